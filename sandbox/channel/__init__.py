@@ -1,0 +1,1 @@
+"""The channel to a machine: SSH over its serial port, held by one warden process."""

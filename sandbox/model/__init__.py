@@ -1,0 +1,1 @@
+"""Pure words and decisions: known by every room, knowing none of them."""
