@@ -48,9 +48,7 @@ class MailboxError(Exception):
         self.exit_code = int(exit_code)
 
 
-
-
-class InvalidInput(MailboxError):
+class InvalidInputError(MailboxError):
     """Everything wrong with one input, reported at once."""
 
     def __init__(self, what: str, problems: list[str], *, resolution: str = "") -> None:

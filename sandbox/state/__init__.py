@@ -1,0 +1,1 @@
+"""What rests on the disk: paths, durable files, journal, locks, profile records."""

@@ -1,0 +1,81 @@
+"""Domain, disk and secret XML from their templates: a value never becomes markup."""
+
+from __future__ import annotations
+
+import uuid
+from importlib import resources
+from pathlib import Path
+from string import Template
+from xml.sax.saxutils import escape
+
+from sandbox.model.machine import MachineSpec
+
+# `quiet` keeps the console short; the guest's init writes its failures there.
+CMDLINE = "console=ttyS0 quiet mailbox.version=1"
+# Ports for devices plugged in later; q35 has none by itself (libvirt: docs/pci-hotplug.html).
+_ROOT_PORTS = 14
+_SPARE_ROOT_PORT = "<controller type='pci' index='{0}' model='pcie-root-port'/>"
+_CPU_HARDWARE = "<cpu mode='host-passthrough' check='none' migratable='on'/>"
+_CPU_EMULATED = "<cpu mode='maximum'/>"
+# QEMU shares the clipboard over VNC only through this channel (QEMU: chardev qemu-vdagent).
+_CLIPBOARD = (
+    "<channel type='qemu-vdagent'><source><clipboard copypaste='yes'/></source>"
+    "<target type='virtio' name='com.redhat.spice.0'/></channel>"
+)
+
+
+def domain_xml(spec: MachineSpec, owner: tuple[int, int] | None = None) -> str:
+    """The machine's domain XML.
+
+    `owner` (uid, gid) makes a system libvirtd run QEMU as that user, so that it can enter the
+    user's folders without their being opened to others; a session libvirtd needs none.
+    """
+    ports = (_SPARE_ROOT_PORT.format(index) for index in range(1, _ROOT_PORTS + 1))
+    return _render(
+        "domain.xml",
+        raw={
+            "domain_type": "kvm" if spec.hardware else "qemu",
+            "cpu": _CPU_HARDWARE if spec.hardware else _CPU_EMULATED,
+            "root_ports": "\n    ".join(ports),
+            "clipboard": _CLIPBOARD if spec.clipboard else "<!-- No clipboard. -->",
+            "seclabel": _owner_label(owner) if owner else "",
+        },
+        values={
+            "name": spec.name,
+            "uuid": str(spec.uuid),
+            "title": spec.title,
+            "memory": str(spec.memory),
+            "cpus": str(spec.cpus),
+            "kernel": str(spec.kernel),
+            "initrd": str(spec.initrd),
+            "cmdline": CMDLINE,
+            "root_image": str(spec.root_image),
+            "channel_socket": str(spec.channel_socket),
+            "console_log": str(spec.console_log),
+            "display_socket": str(spec.display_socket),
+        },
+    )
+
+
+def volume_xml(volume: Path, secret: uuid.UUID) -> str:
+    """The disk XML that plugs a volume in."""
+    return _render("volume.xml", values={"volume": str(volume), "secret": str(secret)})
+
+
+def secret_xml(volume: Path, secret: uuid.UUID) -> str:
+    """The XML of the ephemeral secret for a volume."""
+    return _render("secret.xml", values={"volume": str(volume), "uuid": str(secret)})
+
+
+def _owner_label(owner: tuple[int, int]) -> str:
+    uid, gid = owner
+    return (
+        "<seclabel type='static' model='dac' relabel='no'>"
+        f"<label>+{uid:d}:+{gid:d}</label></seclabel>"
+    )
+
+
+def _render(name: str, values: dict[str, str], raw: dict[str, str] | None = None) -> str:
+    template = resources.files(__package__).joinpath("templates", name).read_text()
+    escaped = {key: escape(value, {"'": "&apos;", '"': "&quot;"}) for key, value in values.items()}
+    return Template(template).substitute(escaped | (raw or {}))

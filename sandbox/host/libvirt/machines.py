@@ -1,0 +1,179 @@
+"""Machines as transient libvirt domains."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+import libvirt
+
+from sandbox.host.libvirt import connection as lv
+from sandbox.host.libvirt.domain_xml import domain_xml, secret_xml, volume_xml
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.machine import MachineSpec, MachineState
+
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: MachineState.OPEN,
+    libvirt.VIR_DOMAIN_BLOCKED: MachineState.OPEN,
+    libvirt.VIR_DOMAIN_SHUTDOWN: MachineState.OPEN,
+    libvirt.VIR_DOMAIN_PAUSED: MachineState.PAUSED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: MachineState.PAUSED,
+}
+
+
+class LibvirtMachines:
+    """The machines that one libvirt URI runs; connects when first asked."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._open: libvirt.virConnect | None = None
+
+    @property
+    def _connection(self) -> libvirt.virConnect:
+        if self._open is None:
+            self._open = lv.connect(self.uri)
+        return self._open
+
+    def states(self) -> dict[str, MachineState]:
+        """The state of every machine of ours, by domain name, in one request."""
+        with lv.explained("list its machines"):
+            stats = self._connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0)
+        return {
+            domain.name(): _STATES.get(values.get("state.state"), MachineState.UNKNOWN)
+            for domain, values in stats
+            if domain.name().startswith("mailbox-")
+        }
+
+    def state(self, name: str) -> MachineState:
+        """The state of one machine; CLOSED when libvirt does not know it."""
+        domain = self._find(name)
+        if domain is None:
+            return MachineState.CLOSED
+        with lv.explained("tell the machine's state", lv.ERROR_NO_DOMAIN):
+            return _STATES.get(domain.state()[0], MachineState.CLOSED)
+        return MachineState.CLOSED
+
+    def start(self, spec: MachineSpec) -> None:
+        """Start the machine; it ends with its last reference, leaving no definition."""
+        owner = None if self.uri == lv.SESSION else (os.geteuid(), os.getegid())
+        with lv.explained("start the machine"):
+            self._connection.createXML(domain_xml(spec, owner), libvirt.VIR_DOMAIN_START_VALIDATE)
+
+    def has_volume(self, name: str) -> bool:
+        """Whether the machine holds its volume."""
+        domain = self._find(name)
+        if domain is None:
+            return False
+        with lv.explained("describe the machine", lv.ERROR_NO_DOMAIN):
+            return "<serial>volume</serial>" in domain.XMLDesc(0)
+        return False
+
+    def attach_volume(self, name: str, volume: Path, key: bytes) -> None:
+        """Plug the volume in, unlocked by `key`; libvirt knows the key only meanwhile."""
+        domain = self._find(name)
+        if domain is None:
+            raise MailboxError(
+                "The machine ended before its volume was plugged in; the mail is untouched.",
+                code="machine-gone",
+                exit_code=Exit.MACHINE,
+            )
+        self.forget_secret(volume)
+        identifier = uuid.uuid4()
+        try:
+            with lv.explained("take the volume's key"):
+                secret = self._connection.secretDefineXML(secret_xml(volume, identifier))
+                secret.setValue(key)
+            self._attach(domain, volume_xml(volume, identifier))
+        finally:
+            self.forget_secret(volume)
+
+    @staticmethod
+    def _attach(domain: libvirt.virDomain, xml: str) -> None:
+        try:
+            domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as error:
+            raise _attach_error(str(error)) from None
+
+    def forget_secret(self, volume: Path) -> None:
+        """Remove the volume's secret from libvirt, if one was left."""
+        with lv.explained("forget the volume's key", lv.ERROR_NO_SECRET):
+            usage = libvirt.VIR_SECRET_USAGE_TYPE_VOLUME
+            self._connection.secretLookupByUsage(usage, str(volume)).undefine()
+
+    def has_secret(self, volume: Path) -> bool:
+        """Whether libvirt still holds a secret for this volume."""
+        usage = libvirt.VIR_SECRET_USAGE_TYPE_VOLUME
+        with lv.explained("look for the volume's key", lv.ERROR_NO_SECRET):
+            self._connection.secretLookupByUsage(usage, str(volume))
+            return True
+        return False
+
+    def wait_gone(self, name: str, deadline_s: float) -> bool:
+        """Whether the machine ended by itself within the deadline (seconds)."""
+        end = time.monotonic() + deadline_s
+        while self.state(name) is not MachineState.CLOSED:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def destroy(self, name: str) -> None:
+        """End the machine at once, as a power cut does; one that is gone is ended already."""
+        domain = self._find(name)
+        if domain is None:
+            return
+        with lv.explained("end the machine", lv.ERROR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_DEFAULT)
+        self.wait_gone(name, 10)
+
+    def screenshot(self, name: str) -> bytes:
+        """What the machine's display shows, as QEMU encodes it (PPM)."""
+        domain = self._find(name)
+        if domain is None:
+            raise MailboxError(
+                "The mailbox is closed, so there is no display to photograph.",
+                resolution="Open it first.",
+                code="machine-closed",
+                exit_code=Exit.MACHINE,
+            )
+        kept = bytearray()
+        with lv.explained("photograph the display"):
+            stream = self._connection.newStream()
+            domain.screenshot(stream, 0, 0)
+            stream.recvAll(lambda _stream, data, _opaque: kept.extend(data), None)
+            stream.finish()
+        return bytes(kept)
+
+    def _find(self, name: str) -> libvirt.virDomain | None:
+        with lv.explained("find the machine", lv.ERROR_NO_DOMAIN):
+            return self._connection.lookupByName(name)
+        return None
+
+
+def _attach_error(text: str) -> MailboxError:
+    lowered = text.lower()
+    if "lock" in lowered and "write" in lowered:
+        return MailboxError(
+            "The volume is in use by another program; nothing was changed on it.",
+            details=text,
+            resolution="Close what holds it (`fuser -v` on the volume names it), then open again.",
+            code="volume-in-use",
+            exit_code=Exit.BUSY,
+        )
+    if "password" in lowered or "invalid" in lowered:
+        return MailboxError(
+            "The key in the keyring does not unlock this volume; nothing was changed on it.",
+            details=text,
+            resolution="Check that volume and keyring belong together, or restore the volume.",
+            code="volume-key-wrong",
+            exit_code=Exit.DAMAGED,
+        )
+    return MailboxError(
+        "The volume could not be plugged into the machine; nothing was changed on it.",
+        details=text,
+        resolution="`mailbox doctor` checks what libvirt and QEMU need.",
+        code="volume-not-attached",
+        exit_code=Exit.DAMAGED,
+    )

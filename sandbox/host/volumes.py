@@ -1,0 +1,184 @@
+"""LUKS volumes as raw files, made and destroyed without root by QEMU's own LUKS driver."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.host import process
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.state import files
+
+# LUKS1 on-disk format, section 2.3 "phdr": magic, then the payload offset in sectors at byte 104.
+_MAGIC = b"LUKS\xba\xbe\x00\x01"
+_PAYLOAD_OFFSET = struct.Struct(">I")
+_PAYLOAD_AT = 104
+_SECTOR = 512
+_PHDR = 592
+# The key is random, so its keyslot needs no slow PBKDF; QEMU's minimum is what this gives.
+_FAST_PBKDF_MS = 10
+
+
+@dataclass(frozen=True)
+class VolumeFacts:
+    """A volume as it is on the disk: size promised and space taken, in bytes."""
+
+    size: int
+    allocated: int
+    luks: bool
+
+
+def create(path: Path, size: int, key: bytes) -> None:
+    """Make a LUKS volume of `size` bytes whose first keyslot opens with `key`.
+
+    Never overwrites: raises `volume-exists`. Made under a temporary name and renamed, so that a
+    volume under its own name is always whole.
+    """
+    files.private_folder(path.parent)
+    if path.exists():
+        raise MailboxError(
+            f"A volume is already at {path}; it was not touched.",
+            resolution="Move it away, or choose another name.",
+            code="volume-exists",
+            exit_code=Exit.EXISTS,
+        )
+    temporary = unfinished(path)
+    files.remove(temporary)
+    with process.secret_pipe(key) as descriptor:
+        done = process.run(
+            _create_command(temporary, size, descriptor), pass_fds=(descriptor,), check=False
+        )
+    if done.returncode != 0:
+        temporary.unlink(missing_ok=True)
+        raise _create_error(path, done)
+    with files.readable_errors(path):
+        temporary.chmod(0o600)
+        _sync(temporary)
+        os.link(temporary, path)  # unlike rename(2), refuses to replace
+        temporary.unlink()
+        files.sync_folder(path.parent)
+
+
+def unfinished(path: Path) -> Path:
+    """The name of a volume that is still being made."""
+    return path.with_name(f".{path.name}.new")
+
+
+def _create_command(path: Path, size: int, descriptor: int) -> list[str]:
+    options = (
+        "key-secret=key,cipher-alg=aes-256,cipher-mode=xts,ivgen-alg=plain64,"
+        f"hash-alg=sha256,iter-time={_FAST_PBKDF_MS}"
+    )
+    secret = f"secret,id=key,file=/dev/fd/{descriptor},format=raw"
+    create_luks = ["qemu-img", "create", "-q", "-f", "luks", "--object", secret]
+    return [*create_luks, "-o", options, "--", str(path), str(size)]
+
+
+def _create_error(path: Path, done: process.Completed) -> MailboxError:
+    text = done.last_error()
+    full = "No space left" in text
+    return MailboxError(
+        f"The volume at {path} could not be made; nothing was kept of it.",
+        details=text,
+        resolution="Free some space and try again." if full else "See `mailbox doctor`.",
+        code="disk-full" if full else "volume-not-made",
+        exit_code=Exit.NO_SPACE if full else Exit.HOST,
+    )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def look(path: Path) -> VolumeFacts | None:
+    """What is at this path, or None when nothing is."""
+    try:
+        status = path.stat()
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        return None
+    return VolumeFacts(status.st_size, status.st_blocks * 512, magic == _MAGIC)
+
+
+def check(path: Path) -> None:
+    """Refuse a volume that is missing or damaged before a machine is started for it.
+
+    Raises:
+        MailboxError: `volume-missing`, `volume-header-damaged`, `volume-truncated`.
+    """
+    facts = look(path)
+    if facts is None:
+        raise MailboxError(
+            f"The volume {path} is missing; without it the mail on this computer is gone.",
+            resolution="Copy it back from a backup to that path, or shred this mailbox.",
+            code="volume-missing",
+            exit_code=Exit.DAMAGED,
+        )
+    if not facts.luks:
+        raise MailboxError(
+            f"The header of the volume {path} is damaged; nothing was written to it.",
+            resolution="Copy the volume back from a backup; do not write to it meanwhile.",
+            code="volume-header-damaged",
+            exit_code=Exit.DAMAGED,
+        )
+    if facts.size <= _header_size(path):
+        raise MailboxError(
+            f"The volume {path} is cut off; nothing was written to it.",
+            resolution="Copy the volume back from a backup.",
+            code="volume-truncated",
+            exit_code=Exit.DAMAGED,
+        )
+
+
+def _header_size(path: Path) -> int:
+    """Bytes before the encrypted data: header and all keyslots."""
+    with path.open("rb") as file:
+        header = file.read(_PHDR)
+    if len(header) < _PHDR or not header.startswith(_MAGIC):
+        return 2 * 1024**2
+    sectors: int = _PAYLOAD_OFFSET.unpack_from(header, _PAYLOAD_AT)[0]
+    return max(sectors * _SECTOR, _PHDR)
+
+
+def erase_header(path: Path) -> bool:
+    """Overwrite header and every keyslot with random bytes and read them back.
+
+    Without a keyslot the volume key cannot be had from the key or any passphrase
+    (cryptsetup-erase(8)). Returns whether a header was there to erase.
+    """
+    facts = look(path)
+    if facts is None:
+        return False
+    length = min(_header_size(path), facts.size) if facts.luks else min(2 * 1024**2, facts.size)
+    noise = secrets.token_bytes(length)
+    with files.readable_errors(path):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            os.pwrite(descriptor, noise, 0)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, length, os.POSIX_FADV_DONTNEED)
+            read_back = os.pread(descriptor, length, 0)
+        finally:
+            os.close(descriptor)
+    if read_back != noise:
+        raise MailboxError(
+            f"The keyslots of {path} could not be overwritten; the volume may still be readable.",
+            resolution="Check the disk (dmesg), then run `mailbox shred` again.",
+            code="erase-failed",
+            exit_code=Exit.DAMAGED,
+        )
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove the volume and anything of it that was unfinished."""
+    files.remove(unfinished(path))
+    files.remove(path)

@@ -1,0 +1,300 @@
+"""A profile: all that is written down about one customer's mailbox. No secrets in it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox.model import names
+from sandbox.model.endpoints import Endpoint, Security, default_security, host_problem, port_problem
+from sandbox.model.errors import InvalidInputError
+from sandbox.model.schema import Reader
+
+_KEYBOARD = re.compile(r"(host|[a-z]{2,8})\Z")
+_LANGUAGE = re.compile(r"[a-z]{2}\Z")
+_CLIENT = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+_ZONE = re.compile(r"[A-Za-z0-9_+/-]{1,64}\Z")
+
+
+@dataclass(frozen=True)
+class Account:
+    """The mail account: who writes, and with which login. The password rests in the keyring."""
+
+    address: str
+    display_name: str
+    login: str
+    imap: Endpoint
+    smtp: Endpoint
+    signature: str = ""
+    ca: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Correspondent:
+    """Somebody whose key was accepted, by fingerprint; the key itself is in the key store."""
+
+    fingerprint: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The profile's OpenPGP key and its correspondents'."""
+
+    fingerprint: str | None = None
+    correspondents: tuple[Correspondent, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The size of the virtual machine: memory in bytes, number of virtual CPUs."""
+
+    memory: int
+    cpus: int
+
+
+@dataclass(frozen=True)
+class Display:
+    """What the machine shows and how it is typed into; `host` means as on this computer."""
+
+    keyboard: str = "host"
+    language: str = "en"
+    time_zone: str = "host"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the machine permits beyond the account itself."""
+
+    clipboard: bool = False
+    remote_content: bool = False
+    marionette: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a template may say and a profile may overrule."""
+
+    client: str
+    machine: Machine
+    volume_size: int
+    policy: Policy
+    display: Display
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One customer's mailbox, as intended."""
+
+    id: uuid.UUID
+    name: str
+    template: str
+    colour: str
+    created: str
+    account: Account
+    settings: Settings
+    keys: Keys = field(default_factory=Keys)
+
+
+def read_template(document: Mapping[str, Any], name: str) -> Settings:
+    """The settings of a template document.
+
+    Raises:
+        InvalidInputError: with every problem and its place.
+    """
+    reader = Reader(document)
+    reader.get("description", str, "")
+    settings = _read_settings(reader, None)
+    reader.finish()
+    _raise(f"The template {name}", reader)
+    return settings
+
+
+def read_profile(document: Mapping[str, Any], template: Settings) -> Profile:
+    """A profile from its TOML document over the defaults of its template.
+
+    Raises:
+        InvalidInputError: with every problem and its place.
+    """
+    reader = Reader(document)
+    reader.get("version", int, 1)
+    profile = Profile(
+        id=reader.parsed("id", uuid.UUID, uuid.UUID(int=0)),
+        name=reader.checked("name", names.name_problem),
+        template=reader.get("template", str, "default"),
+        colour=reader.parsed("colour", names.parse_colour, names.COLOURS["blue"]),
+        created=reader.get("created", str, ""),
+        account=_read_account(reader.table("account")),
+        settings=_read_settings(reader, template),
+        keys=_read_keys(reader.table("openpgp")),
+    )
+    if not profile.id.int:
+        reader.problem("id", "is missing")
+    reader.finish()
+    _raise(f"The profile {profile.name or '(without name)'}", reader)
+    return profile
+
+
+def write_profile(profile: Profile) -> dict[str, Any]:
+    """The profile as a document that `read_profile` understands."""
+    settings, account = profile.settings, profile.account
+    return {
+        "version": 1,
+        "id": str(profile.id),
+        "name": profile.name,
+        "template": profile.template,
+        "colour": profile.colour,
+        "created": profile.created,
+        "client": settings.client,
+        "account": {
+            "address": account.address,
+            "display_name": account.display_name,
+            "login": account.login,
+            "signature": account.signature,
+            "ca": list(account.ca),
+            "imap": _write_endpoint(account.imap),
+            "smtp": _write_endpoint(account.smtp),
+        },
+        "openpgp": _write_keys(profile.keys),
+        "machine": {"memory": _write_size(settings.machine.memory), "cpus": settings.machine.cpus},
+        "volume": {"size": _write_size(settings.volume_size)},
+        "policy": {
+            "clipboard": settings.policy.clipboard,
+            "remote_content": settings.policy.remote_content,
+            "marionette": settings.policy.marionette,
+        },
+        "display": {
+            "keyboard": settings.display.keyboard,
+            "language": settings.display.language,
+            "time_zone": settings.display.time_zone,
+        },
+    }
+
+
+def _raise(what: str, reader: Reader) -> None:
+    if reader.problems:
+        raise InvalidInputError(what, reader.problems)
+
+
+def _read_settings(reader: Reader, base: Settings | None) -> Settings:
+    machine, volume = reader.table("machine"), reader.table("volume")
+    policy, display = reader.table("policy"), reader.table("display")
+    default = base or Settings("", Machine(2 * 1024**3, 2), 20 * 1024**3, Policy(), Display())
+    client = reader.get("client", str, default.client)
+    if not _CLIENT.match(client):
+        reader.problem("client", f"{client!r} is not the name of an image")
+    settings = Settings(
+        client=client,
+        machine=Machine(
+            memory=machine.parsed("memory", names.parse_size, default.machine.memory),
+            cpus=machine.get("cpus", int, default.machine.cpus),
+        ),
+        volume_size=volume.parsed("size", names.parse_size, default.volume_size),
+        policy=Policy(
+            clipboard=policy.get("clipboard", bool, default.policy.clipboard),
+            remote_content=policy.get("remote_content", bool, default.policy.remote_content),
+            marionette=policy.get("marionette", bool, default.policy.marionette),
+        ),
+        display=Display(
+            keyboard=_matching(display, "keyboard", _KEYBOARD, default.display.keyboard),
+            language=_matching(display, "language", _LANGUAGE, default.display.language),
+            time_zone=_matching(display, "time_zone", _ZONE, default.display.time_zone),
+        ),
+    )
+    if not 1 <= settings.machine.cpus <= 64:
+        machine.problem("cpus", f"{settings.machine.cpus} is not between 1 and 64")
+    if settings.machine.memory < 768 * 1024**2:
+        machine.problem("memory", "a mail client needs at least 768M")
+    for table in (machine, volume, policy, display):
+        table.finish()
+    return settings
+
+
+def _matching(reader: Reader, key: str, pattern: re.Pattern[str], default: str) -> str:
+    value = reader.get(key, str, default)
+    if not pattern.match(value):
+        reader.problem(key, f"{value!r} is not usable here")
+    return value
+
+
+def _read_account(reader: Reader) -> Account:
+    address = reader.checked("address", names.address_problem)
+    certificates = reader.get("ca", list, [])
+    if not all(isinstance(pem, str) and "BEGIN CERTIFICATE" in pem for pem in certificates):
+        reader.problem("ca", "is not a list of certificates in PEM form")
+    account = Account(
+        address=address,
+        display_name=reader.checked("display_name", names.text_problem, ""),
+        login=reader.checked("login", names.text_problem, address),
+        imap=_read_endpoint(reader.table("imap"), 993),
+        smtp=_read_endpoint(reader.table("smtp"), 465),
+        signature=reader.get("signature", str, ""),
+        ca=tuple(str(pem) for pem in certificates),
+    )
+    reader.finish()
+    return account
+
+
+def _read_endpoint(reader: Reader, default_port: int) -> Endpoint:
+    host = reader.checked("host", host_problem)
+    port = reader.get("port", int, default_port)
+    problem = port_problem(port)
+    if problem:
+        reader.problem("port", problem)
+    security = reader.parsed("security", Security, default_security(port))
+    connect = reader.parsed("connect", _parse_target, None) if reader.has("connect") else None
+    reader.get("connect", str, "")
+    reader.finish()
+    return Endpoint(host, port, security, connect)
+
+
+def _parse_target(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or port_problem(int(port)):
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return host, int(port)
+
+
+def _read_keys(reader: Reader) -> Keys:
+    fingerprint = reader.parsed("fingerprint", names.parse_fingerprint, "")
+    correspondents = []
+    for entry in reader.tables("correspondents"):
+        key = entry.parsed("fingerprint", names.parse_fingerprint, "")
+        if not key:
+            entry.problem("fingerprint", "is missing")
+        correspondents.append(Correspondent(key, tuple(entry.get("addresses", list, []))))
+        entry.finish()
+    reader.finish()
+    return Keys(fingerprint or None, tuple(correspondents))
+
+
+def _write_endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "security": str(endpoint.security),
+    }
+    if endpoint.connect:
+        written["connect"] = f"{endpoint.connect[0]}:{endpoint.connect[1]}"
+    return written
+
+
+def _write_keys(keys: Keys) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    if keys.fingerprint:
+        written["fingerprint"] = keys.fingerprint
+    written["correspondents"] = [
+        {"fingerprint": each.fingerprint, "addresses": list(each.addresses)}
+        for each in keys.correspondents
+    ]
+    return written
+
+
+def _write_size(size: int) -> str:
+    for unit, factor in (("G", 1024**3), ("M", 1024**2)):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    return f"{size // 1024}K"

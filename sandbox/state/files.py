@@ -1,0 +1,75 @@
+"""Durable files: what these functions return from has survived a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from sandbox.model.errors import Exit, MailboxError
+
+
+def private_folder(folder: Path) -> Path:
+    """The folder, made with all its parents for its owner alone."""
+    with readable_errors(folder):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+            sync_folder(folder.parent)
+    return folder
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names added to or removed from a folder durable (fsync(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file so that, killed at any moment, it is either the old or the new one."""
+    private_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with readable_errors(path):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as sink:
+                sink.write(content)
+                sink.flush()
+                os.fsync(sink.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, durably; one that is not there is removed already."""
+    with readable_errors(path):
+        if path.exists() or path.is_symlink():
+            path.unlink()
+            sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def readable_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a sentence with the way out."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (28, 122)  # ENOSPC, EDQUOT
+        raise MailboxError(
+            f"The disk that holds {path} is full; nothing that was there is lost."
+            if full
+            else f"{path} could not be used: {error.strerror}.",
+            resolution="Free some space and run the command again."
+            if full
+            else "Check the folder's owner and permissions, then run the command again.",
+            code="disk-full" if full else "file-error",
+            exit_code=Exit.NO_SPACE if full else Exit.FAILED,
+        ) from error

@@ -1,0 +1,149 @@
+"""The journal: an append-only, hash-chained record of what was done to a profile.
+
+One JSON line an entry; each carries the SHA-256 of the line before it. No secrets, no addresses,
+no content of mails: it outlives the profile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sandbox.state import files
+
+START = "0" * 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: `event` is begin, step, done, undone, failed, or end (of a whole verb)."""
+
+    time: str
+    verb: str
+    event: str
+    run: str
+    step: str = ""
+    facts: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """All entries of a journal; `broken_at` is the first line that does not fit the chain."""
+
+    entries: tuple[Entry, ...]
+    broken_at: int | None = None
+
+    def pending(self) -> Entry | None:
+        """The begin entry of a verb that never reached its end, if any."""
+        begun: Entry | None = None
+        for entry in self.entries:
+            if entry.event == "begin":
+                begun = entry
+            elif entry.event == "end" and begun and entry.run == begun.run:
+                begun = None
+        return begun
+
+    def last(self, verb: str, event: str = "end") -> Entry | None:
+        """The newest entry of a verb and event."""
+        found = (e for e in reversed(self.entries) if e.verb == verb and e.event == event)
+        return next(found, None)
+
+
+class Journal:
+    """The journal file of one profile."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(
+        self,
+        verb: str,
+        event: str,
+        run: str,
+        step: str = "",
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add an entry; it is on the disk when this returns."""
+        files.private_folder(self._path.parent)
+        entry: dict[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "verb": verb,
+            "event": event,
+            "run": run,
+        }
+        if step:
+            entry["step"] = step
+        if facts:
+            entry["facts"] = dict(facts)
+        with files.readable_errors(self._path):
+            self._write(entry)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        new = not self._path.exists()
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "rb+") as file:
+            whole = file.read()
+            torn = bool(whole) and not whole.endswith(b"\n")
+            lines = whole.splitlines()
+            entry["previous"] = digest(lines[-1]) if lines else START
+            line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+            file.write(b"\n" + line if torn else line)
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            files.sync_folder(self._path.parent)
+
+    def read(self) -> History:
+        """The history so far; an absent journal has an empty one."""
+        try:
+            lines = self._path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return History(())
+        return History(tuple(_entries(lines)), _first_break(lines))
+
+
+def digest(line: bytes) -> str:
+    """The link that the next entry carries."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def _entries(lines: list[bytes]) -> Iterator[Entry]:
+    for line in lines:
+        document = _parse(line)
+        if document is not None:
+            yield Entry(
+                time=str(document.get("time", "")),
+                verb=str(document.get("verb", "")),
+                event=str(document.get("event", "")),
+                run=str(document.get("run", "")),
+                step=str(document.get("step", "")),
+                facts=document.get("facts"),
+            )
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(line)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _first_break(lines: list[bytes]) -> int | None:
+    expected = START
+    for number, line in enumerate(lines, start=1):
+        document = _parse(line)
+        if document is None:
+            # A line torn by a power cut is no forgery as long as the next one links to it.
+            expected = digest(line)
+            continue
+        if document.get("previous") != expected:
+            return number
+        expected = digest(line)
+    return None

@@ -1,0 +1,131 @@
+"""Every path that `mailbox` uses, in one place (docs/files.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from sandbox.model.errors import Exit, MailboxError
+
+# sun_path of a UNIX socket holds 108 bytes with its NUL (unix(7)).
+SOCKET_LIMIT = 107
+_LONGEST_SOCKET = len("/console.sock")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The folders (all 0700) and, by profile name, the files in them."""
+
+    config: Path
+    data: Path
+    state: Path
+    runtime: Path
+
+    @property
+    def profiles(self) -> Path:
+        return self.config / "profiles"
+
+    @property
+    def templates(self) -> Path:
+        return self.config / "templates"
+
+    @property
+    def volumes(self) -> Path:
+        return self.data / "volumes"
+
+    @property
+    def images(self) -> Path:
+        return self.data / "images"
+
+    @property
+    def keys(self) -> Path:
+        return self.data / "keys"
+
+    @property
+    def journals(self) -> Path:
+        return self.state / "journal"
+
+    @property
+    def tombstones(self) -> Path:
+        return self.state / "tombstones"
+
+    @property
+    def locks(self) -> Path:
+        return self.state / "locks"
+
+    def profile(self, name: str) -> Path:
+        return self.profiles / f"{name}.toml"
+
+    def volume(self, name: str) -> Path:
+        return self.volumes / f"{name}.luks"
+
+    def blank(self, name: str) -> Path:
+        """Beside a volume that never held a file system; gone once it does."""
+        return self.volumes / f"{name}.blank"
+
+    def gnupg(self, name: str) -> Path:
+        return self.keys / name
+
+    def journal(self, name: str) -> Path:
+        return self.journals / f"{name}.jsonl"
+
+    def tombstone(self, name: str) -> Path:
+        return self.tombstones / f"{name}.json"
+
+    def lock(self, name: str) -> Path:
+        return self.locks / f"{name.casefold()}.lock"
+
+    def machine(self, name: str) -> Path:
+        """The folder of one open machine's sockets, short enough for any name."""
+        folder = self.runtime / name
+        if len(os.fsencode(folder)) + _LONGEST_SOCKET <= SOCKET_LIMIT:
+            return folder
+        return self.runtime / hashlib.sha256(name.casefold().encode()).hexdigest()[:12]
+
+    def channel_socket(self, name: str) -> Path:
+        return self.machine(name) / "channel.sock"
+
+    def control_socket(self, name: str) -> Path:
+        return self.machine(name) / "warden.sock"
+
+    def display_socket(self, name: str) -> Path:
+        return self.machine(name) / "display.sock"
+
+    def console_log(self, name: str) -> Path:
+        return self.machine(name) / "console.log"
+
+    def warden_log(self, name: str) -> Path:
+        return self.machine(name) / "warden.log"
+
+
+def find_paths(environment: Mapping[str, str]) -> Paths:
+    """The paths for this environment: XDG folders, or all below `MAILBOX_HOME`.
+
+    Raises:
+        MailboxError: `path-too-long` when no socket would fit below the runtime folder.
+    """
+    home = environment.get("MAILBOX_HOME")
+    if home:
+        root = Path(home).absolute()
+        paths = Paths(root / "config", root / "data", root / "state", root / "run")
+    else:
+        dirs = platformdirs.PlatformDirs("mailbox", appauthor=False)
+        paths = Paths(
+            dirs.user_config_path,
+            dirs.user_data_path,
+            dirs.user_state_path,
+            dirs.user_runtime_path,
+        )
+    if len(os.fsencode(paths.runtime)) + 13 + _LONGEST_SOCKET > SOCKET_LIMIT:
+        raise MailboxError(
+            f"The folder {paths.runtime} has too long a path for sockets; nothing was done.",
+            resolution="Set MAILBOX_HOME to a shorter path.",
+            code="path-too-long",
+            exit_code=Exit.USAGE,
+        )
+    return paths

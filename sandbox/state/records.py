@@ -1,0 +1,147 @@
+"""Profiles, templates and tombstones as files."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from sandbox.model.errors import Exit, InvalidInputError, MailboxError
+from sandbox.model.names import name_problem, same_name
+from sandbox.model.profile import Profile, Settings, read_profile, read_template, write_profile
+from sandbox.state import files
+from sandbox.state.paths import Paths
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """What remains of a shredded profile."""
+
+    name: str
+    profile_id: str
+    shredded: str
+
+
+class Records:
+    """The profile records of one user."""
+
+    def __init__(self, paths: Paths, shipped_templates: Path) -> None:
+        self._paths = paths
+        self._shipped = shipped_templates
+
+    def names(self) -> list[str]:
+        """The names of all profiles, broken ones too."""
+        found = self._paths.profiles.glob("*.toml")
+        return sorted((p.stem for p in found if not p.name.startswith(".")), key=str.casefold)
+
+    def find(self, name: str) -> str | None:
+        """The name as it is written of a profile, told apart case-insensitively."""
+        if self._paths.profile(name).exists():
+            return name
+        return next((known for known in self.names() if same_name(known, name)), None)
+
+    def load(self, name: str) -> Profile:
+        """The profile.
+
+        Raises:
+            MailboxError: `profile-unknown`.
+            InvalidInputError: when its file was edited into nonsense.
+        """
+        known = self.find(name) if not name_problem(name) else None
+        if known is None:
+            raise self._unknown(name)
+        profile = self.parse(self._paths.profile(known).read_bytes(), f"The profile {known}")
+        if profile.name != known:
+            raise InvalidInputError(f"The profile {known}", [f"name: is {profile.name!r}"])
+        return profile
+
+    def parse(self, content: bytes, what: str) -> Profile:
+        """A profile from the text of its file; raises InvalidInputError with every problem."""
+        document = parse_toml(content, what)
+        template = document.get("template", "default")
+        return read_profile(document, self.template(template if isinstance(template, str) else ""))
+
+    def save(self, profile: Profile) -> None:
+        """Write the profile, durably."""
+        document = tomli_w.dumps(write_profile(profile), multiline_strings=True)
+        files.replace(self._paths.profile(profile.name), document.encode())
+
+    def save_text(self, name: str, content: bytes) -> None:
+        """Write the text of a profile's file that `parse` has accepted."""
+        files.replace(self._paths.profile(name), content)
+
+    def remove(self, name: str) -> None:
+        """Remove the profile's file."""
+        files.remove(self._paths.profile(name))
+
+    def templates(self) -> list[str]:
+        """The names of the templates: those that ship and the user's own."""
+        folders = (self._shipped, self._paths.templates)
+        return sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
+
+    def template(self, name: str) -> Settings:
+        """A template; the user's own of the same name goes before one that ships.
+
+        Raises:
+            MailboxError: `template-unknown`.
+        """
+        for folder in (self._paths.templates, self._shipped):
+            path = folder / f"{name}.toml"
+            if not name_problem(name) and path.is_file():
+                return read_template(parse_toml(path.read_bytes(), f"The template {name}"), name)
+        raise MailboxError(
+            f"There is no template {name!r}.",
+            resolution=f"Known templates: {', '.join(self.templates())}.",
+            code="template-unknown",
+            exit_code=Exit.NOT_FOUND,
+        )
+
+    def bury(self, name: str, profile_id: str) -> None:
+        """Leave the tombstone of a profile; an existing one of the same profile stays."""
+        known = self.tombstone(name)
+        if known and known.profile_id == profile_id:
+            return
+        stone: dict[str, Any] = {
+            "version": 1,
+            "name": name,
+            "profile_id": profile_id,
+            "shredded": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        files.replace(self._paths.tombstone(name), json.dumps(stone, indent=1).encode() + b"\n")
+
+    def tombstone(self, name: str) -> Tombstone | None:
+        """The tombstone of a name, if a profile of that name was shredded."""
+        for path in self._paths.tombstones.glob("*.json"):
+            if same_name(path.stem, name):
+                stone = json.loads(path.read_bytes())
+                return Tombstone(stone["name"], stone["profile_id"], stone["shredded"])
+        return None
+
+    def _unknown(self, name: str) -> MailboxError:
+        stone = None if name_problem(name) else self.tombstone(name)
+        if stone:
+            return MailboxError(
+                f"The mailbox {stone.name} was shredded on {stone.shredded}; nothing is left.",
+                resolution="A new one of that name needs `mailbox onboard --reuse-name`.",
+                code="profile-shredded",
+                exit_code=Exit.NOT_FOUND,
+            )
+        return MailboxError(
+            f"There is no mailbox named {name!r}.",
+            resolution="`mailbox list` shows those there are; `mailbox onboard` makes a new one.",
+            code="profile-unknown",
+            exit_code=Exit.NOT_FOUND,
+        )
+
+
+def parse_toml(content: bytes, what: str) -> dict[str, Any]:
+    """A TOML document; raises InvalidInputError with the line where it is none."""
+    try:
+        return tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInputError(what, [str(error)]) from None
