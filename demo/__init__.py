@@ -1,0 +1,1 @@
+"""A customer's world for demonstrations and tests: mail server, correspondent, proofs."""
