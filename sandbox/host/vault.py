@@ -17,11 +17,6 @@ from keyring.errors import InitError, KeyringError, KeyringLocked, PasswordDelet
 from sandbox.model.errors import Exit, MailboxError
 
 SERVICE = "mailbox"
-VOLUME_KEY = "volume-key"
-MAIL_PASSWORD = "mail-password"  # noqa: S105 - the name of an item
-KEY_PASSPHRASE = "openpgp-passphrase"  # noqa: S105 - the name of an item
-ITEMS = (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE)
-
 # Backends that keep secrets readable on the disk, or nowhere.
 _UNSAFE = ("keyring.backends.null", "keyring.backends.fail", "keyrings.alt.file.Plaintext")
 _UNSAFE_MODULES = ("keyrings.alt.Gnome", "keyrings.alt.Google", "keyrings.alt.multi")
@@ -63,13 +58,13 @@ def facts() -> KeyringFacts:
     return KeyringFacts(name, safe=True)
 
 
-def new_key() -> bytes:
-    """256 random bits as one line of base64: a volume key, or the passphrase of an OpenPGP key."""
-    return base64.b64encode(secrets.token_bytes(32))
-
-
 class Vault:
     """Secrets of profiles in the keyring, by profile id and kind of item."""
+
+    @staticmethod
+    def new_key() -> bytes:
+        """256 random bits as one line of base64: a volume key, or an OpenPGP passphrase."""
+        return base64.b64encode(secrets.token_bytes(32))
 
     def check(self) -> None:
         """Refuse a keyring that is none.

@@ -1,0 +1,1 @@
+"""What the verbs do: observe, plan purely, run the steps with the journal around each."""

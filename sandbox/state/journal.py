@@ -18,6 +18,8 @@ from typing import Any
 from sandbox.state import files
 
 START = "0" * 64
+# Which unfinished verb decides what happens next: what destroys goes before what undoes.
+_WEIGHT = ("shred", "onboard", "close", "open")
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,14 @@ class History:
     broken_at: int | None = None
 
     def pending(self) -> Entry | None:
-        """The begin entry of a verb that never reached its end, if any."""
-        begun: Entry | None = None
+        """The begin entry of the verb that never reached its end and matters most, if any."""
+        begun: dict[str, Entry] = {}
         for entry in self.entries:
             if entry.event == "begin":
-                begun = entry
-            elif entry.event == "end" and begun and entry.run == begun.run:
-                begun = None
-        return begun
+                begun[entry.verb] = entry
+            elif entry.event == "end":
+                _forget_ended(begun, entry)
+        return next((begun[verb] for verb in _WEIGHT if verb in begun), None)
 
     def last(self, verb: str, event: str = "end") -> Entry | None:
         """The newest entry of a verb and event."""
@@ -106,6 +108,16 @@ class Journal:
         except FileNotFoundError:
             return History(())
         return History(tuple(_entries(lines)), _first_break(lines))
+
+
+def _forget_ended(begun: dict[str, Entry], end: Entry) -> None:
+    """Drop the verb that ended, and an unfinished open that a close has cleared away."""
+    if end.verb in begun and begun[end.verb].run == end.run:
+        del begun[end.verb]
+        if end.verb == "close":
+            begun.pop("open", None)
+        if end.verb == "shred":
+            begun.clear()
 
 
 def digest(line: bytes) -> str:

@@ -1,0 +1,278 @@
+"""GnuPG: the user's own key ring, read only, and one key ring for each profile.
+
+A profile's ring lies under the data folder; its secret keys are protected by a random passphrase
+that rests in the OS keyring. No agent of it outlives a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gnupg
+
+from sandbox.host import process
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.keys import ExportedKeys, Key, key_problem
+from sandbox.state import files
+
+# The passphrase has 256 random bits: iterating its hash would only cost time (gpg-agent(1)).
+_AGENT_CONF = "s2k-count 65536\nallow-loopback-pinentry\nmax-cache-ttl 0\nno-allow-external-cache\n"
+_ADDRESS = re.compile(r"<([^<>@\s]+@[^<>@\s]+)>|^([^<>@\s]+@[^<>@\s]+)$")
+
+Ask = Callable[[str], str]
+"""Asks the user for the passphrase of a key, described by the argument."""
+
+
+class UserKeyring:
+    """The user's own GnuPG, which is never changed."""
+
+    def __init__(self, home: str | None) -> None:
+        self._home = home
+
+    def public(self, fingerprint: str) -> bytes:
+        """The public key, or a MailboxError `key-not-found`."""
+        return _checked_export(self._gpg().export_keys(fingerprint), fingerprint)
+
+    def secret(self, fingerprint: str, ask: Ask) -> tuple[bytes, str]:
+        """The secret key as GnuPG exports it, and its passphrase (empty when it has none)."""
+        gpg = self._gpg()
+        if not any(key["fingerprint"] == fingerprint for key in gpg.list_keys(True)):
+            raise _not_found(fingerprint)
+        quiet = gnupg.GPG(gnupghome=self._home, options=["--pinentry-mode", "error"])
+        exported = quiet.export_keys(fingerprint, secret=True, expect_passphrase=False)
+        if exported:
+            return exported.encode(), ""
+        passphrase = ask(fingerprint)
+        exported = gpg.export_keys(fingerprint, secret=True, passphrase=passphrase)
+        if not exported:
+            raise wrong_passphrase(fingerprint)
+        return exported.encode(), passphrase
+
+    def _gpg(self) -> Any:
+        return gnupg.GPG(gnupghome=self._home)
+
+
+class ProfileKeyring:
+    """The key ring of one profile."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def create(self) -> None:
+        """Make the ring's folder and its agent's settings."""
+        files.private_folder(self._home)
+        files.replace(self._home / "gpg-agent.conf", _AGENT_CONF.encode())
+
+    def destroy(self) -> None:
+        """End the agent and remove the ring with everything in it."""
+        if not self._home.exists():
+            return
+        self._end_agent()
+        with files.readable_errors(self._home):
+            shutil.rmtree(self._home)
+            files.sync_folder(self._home.parent)
+
+    def generate(self, name: str, address: str, passphrase: str) -> str:
+        """Make an ed25519/cv25519 key that lasts two years; returns its fingerprint."""
+        with self._session() as gpg:
+            settings = gpg.gen_key_input(
+                key_type="EDDSA",
+                key_curve="ed25519",
+                key_usage="cert,sign",
+                subkey_type="ECDH",
+                subkey_curve="cv25519",
+                subkey_usage="encrypt",
+                name_real=name or address,
+                name_email=address,
+                expire_date="2y",
+                passphrase=passphrase,
+            )
+            made = gpg.gen_key(settings)
+        if not made.fingerprint:
+            raise _failed("make a key", str(made.stderr))
+        return str(made.fingerprint)
+
+    def add_own(self, armored: bytes, old: str, new: str, ask: Ask) -> Key:
+        """Import a secret key and protect it with `new` instead of its old passphrase.
+
+        Raises:
+            MailboxError: `key-unusable` with the reason, `key-passphrase-wrong`.
+        """
+        with self._session() as gpg:
+            result = gpg.import_keys(armored, extra_args=["--pinentry-mode", "error"])
+            fingerprints = set(result.fingerprints)
+            if len(fingerprints) != 1:
+                raise _unusable("The key file", "does not hold exactly one key")
+            key = self._find(gpg, fingerprints.pop())
+            problem = key_problem(key, own=True)
+            if problem:
+                raise _unusable(key.fingerprint, problem)
+            self._protect(key.fingerprint, old, new, ask)
+        return key
+
+    def add_correspondent(self, armored: bytes) -> Key:
+        """Import a public key; raises `key-unusable` with the reason."""
+        with self._session() as gpg:
+            fingerprints = set(gpg.import_keys(armored).fingerprints)
+            if len(fingerprints) != 1:
+                raise _unusable("The correspondent's file", "does not hold exactly one key")
+            key = self._find(gpg, fingerprints.pop())
+        problem = key_problem(key, own=False)
+        if problem:
+            raise _unusable(key.fingerprint, problem)
+        return key
+
+    def export(self, fingerprint: str | None, passphrase: str) -> ExportedKeys:
+        """The profile's own key for its machine, still protected by `passphrase`."""
+        if fingerprint is None:
+            return ExportedKeys(None, "", "", "")
+        with self._session() as gpg:
+            secret = gpg.export_keys(fingerprint, secret=True, passphrase=passphrase)
+            public = gpg.export_keys(fingerprint)
+        if not secret or not public:
+            raise MailboxError(
+                "The profile's OpenPGP key could not be unlocked; the mail is untouched.",
+                resolution="Check that keyring and data folder belong together.",
+                code="key-locked",
+                exit_code=Exit.KEYS,
+            )
+        return ExportedKeys(fingerprint, secret, passphrase, public)
+
+    def public(self, fingerprints: list[str]) -> dict[str, str]:
+        """The public keys of the given fingerprints, armored."""
+        with self._session() as gpg:
+            return {each: gpg.export_keys(each) for each in fingerprints}
+
+    def _protect(self, fingerprint: str, old: str, new: str, ask: Ask) -> None:
+        protected = self._is_protected()
+        if protected and not old:
+            old = ask(fingerprint)
+        # Answers to the two hidden prompts of --passwd, through a pipe (gpg(1), --command-fd).
+        answers = [old, new] if protected else [new]
+        options = ["--pinentry-mode", "loopback", "--command-fd", "0", "--status-fd", "1", "--yes"]
+        done = process.run(
+            ["gpg", "--homedir", str(self._home), *options, "--no-tty", "--passwd", fingerprint],
+            input="".join(f"{answer}\n" for answer in answers).encode(),
+            check=False,
+            timeout=60,
+        )
+        if b"SUCCESS keyedit.passwd" not in done.stdout:
+            raise wrong_passphrase(fingerprint)
+
+    def _is_protected(self) -> bool:
+        listing = process.run(
+            ["gpg-connect-agent", "--homedir", str(self._home), "keyinfo --list", "/bye"]
+        )
+        # S KEYINFO grip type serial id cached protection ... (gpg-agent, HELP KEYINFO)
+        fields = [line.split() for line in listing.stdout.decode().splitlines()]
+        return any(len(row) > 7 and row[1] == "KEYINFO" and row[7] == "P" for row in fields)
+
+    def _find(self, gpg: Any, fingerprint: str) -> Key:
+        secret = any(each["fingerprint"] == fingerprint for each in gpg.list_keys(True))
+        for found in gpg.list_keys(keys=[fingerprint]):
+            if found["fingerprint"] == fingerprint:
+                return _key(found, secret)
+        raise _not_found(fingerprint)
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[Any]:
+        try:
+            yield gnupg.GPG(gnupghome=str(self._home), options=["--trust-model", "always"])
+        finally:
+            self._end_agent()
+
+    def _end_agent(self) -> None:
+        process.run(["gpgconf", "--homedir", str(self._home), "--kill", "all"], check=False)
+
+
+def ask_with_pinentry(description: str, tty: str | None) -> str:
+    """Ask for a passphrase with the user's pinentry (Assuan; pinentry manual, Protocol).
+
+    Raises:
+        MailboxError: `passphrase-not-given` when cancelled or impossible here.
+    """
+    listing = process.run(["gpgconf"], check=False).stdout.decode(errors="replace")
+    programs = dict(line.split(":")[::2] for line in listing.splitlines() if line.count(":") >= 2)
+    options = [f"OPTION ttyname={tty}"] if tty else []
+    text = description.replace("%", "%25").replace("\n", "%0A")
+    requests = [*options, f"SETDESC {text}", "SETPROMPT Passphrase:", "GETPIN", "BYE", ""]
+    pinentry = programs.get("pinentry", "pinentry")
+    done = process.run([pinentry], input="\n".join(requests).encode(), check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith(b"D "):
+            return re.sub(
+                rb"%([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), line[2:]
+            ).decode()
+    raise MailboxError(
+        "The passphrase of the key was not given; nothing was kept.",
+        resolution="Give it at the prompt, or with --key-passphrase-fd.",
+        code="passphrase-not-given",
+        exit_code=Exit.KEYS,
+    )
+
+
+def addresses_of(user_ids: list[str]) -> tuple[str, ...]:
+    """The mail addresses in user ids, in their order, each once."""
+    found = (_ADDRESS.search(each) for each in user_ids)
+    return tuple(dict.fromkeys((m[1] or m[2]).lower() for m in found if m))
+
+
+def _key(found: dict[str, Any], secret: bool) -> Key:
+    return Key(
+        fingerprint=found["fingerprint"],
+        user_ids=tuple(found["uids"]),
+        addresses=addresses_of(found["uids"]),
+        capabilities=found["cap"],
+        validity=found["trust"],
+        expires=int(found["expires"]) if found["expires"] else None,
+        secret=secret,
+    )
+
+
+def _checked_export(exported: str, fingerprint: str) -> bytes:
+    if not exported:
+        raise _not_found(fingerprint)
+    return exported.encode()
+
+
+def _not_found(fingerprint: str) -> MailboxError:
+    return MailboxError(
+        f"GnuPG has no key {fingerprint}; nothing was kept.",
+        resolution="`gpg --list-secret-keys` shows your own, `gpg --list-keys` the others'.",
+        code="key-not-found",
+        exit_code=Exit.KEYS,
+    )
+
+
+def _unusable(which: str, reason: str) -> MailboxError:
+    return MailboxError(
+        f"{which} {reason}; nothing was kept.",
+        resolution="Choose another key, or mend this one in GnuPG first.",
+        code="key-unusable",
+        exit_code=Exit.KEYS,
+    )
+
+
+def wrong_passphrase(fingerprint: str) -> MailboxError:
+    """The error of a passphrase that does not open a key."""
+    return MailboxError(
+        f"That is not the passphrase of the key {fingerprint}; nothing was kept.",
+        resolution="Try again.",
+        code="key-passphrase-wrong",
+        exit_code=Exit.KEYS,
+    )
+
+
+def _failed(what: str, text: str) -> MailboxError:
+    return MailboxError(
+        f"GnuPG could not {what}.",
+        details="\n".join(text.strip().splitlines()[-3:]),
+        resolution="`mailbox doctor` checks GnuPG.",
+        code="gnupg-failed",
+        exit_code=Exit.KEYS,
+    )

@@ -1,0 +1,57 @@
+"""Everything a verb works with: the ports, the records, the paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox import ports
+from sandbox.lifecycle.engine import Progress
+from sandbox.state import lock
+from sandbox.state.journal import Journal
+from sandbox.state.paths import Paths
+from sandbox.state.records import Records
+
+
+@dataclass(frozen=True)
+class House:
+    """The composition of one run of `mailbox`; made in cli/app.py, or of fakes in tests."""
+
+    paths: Paths
+    records: Records
+    vault: ports.Vault
+    volumes: ports.Volumes
+    machines: ports.Machines
+    wardens: ports.Wardens
+    images: ports.Images
+    servers: ports.Servers
+    host: ports.Host
+    user_keyring: ports.UserKeyring
+    profile_keyring: Callable[[str], ports.ProfileKeyring]
+    progress: Progress
+
+    def journal(self, name: str) -> Journal:
+        """The journal of a profile."""
+        return Journal(self.paths.journal(name))
+
+    @contextmanager
+    def locked(self, name: str, verb: str) -> Iterator[None]:
+        """Hold the profile for one verb; says for whom it waits."""
+
+        def waiting(holder: str) -> None:
+            self.progress.warn(f"Waiting for {holder} to finish with {name}.")
+
+        with lock.hold(self.paths.lock(name), f"mailbox {verb} {name}", waiting):
+            yield
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verb did, for `--json` and for the one module that prints."""
+
+    verb: str
+    name: str
+    summary: str
+    facts: Mapping[str, Any]

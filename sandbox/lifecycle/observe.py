@@ -1,0 +1,95 @@
+"""What is, asked of those who know: libvirt, the disk, the warden, the journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sandbox import ports
+from sandbox.lifecycle.house import House
+from sandbox.model.errors import MailboxError
+from sandbox.model.machine import MachineState, domain_name
+from sandbox.model.profile import Profile
+from sandbox.state.journal import Entry
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One profile as it is now. `profile` is None when its file is missing or broken."""
+
+    name: str
+    profile: Profile | None
+    error: str
+    machine: MachineState
+    volume: ports.VolumeFacts | None
+    blank: bool
+    warden: bool
+    plugged: bool
+    pending: Entry | None
+    image: str
+    last_opened: str
+
+    @property
+    def state(self) -> str:
+        """One word for lists."""
+        if self.error:
+            return "broken"
+        if self.pending and self.machine is MachineState.CLOSED:
+            return f"unfinished {self.pending.verb}"
+        return str(self.machine)
+
+
+def observe(house: House, name: str) -> Observation:
+    """Observe one profile closely."""
+    domain = domain_name(name)
+    machine = house.machines.state(domain)
+    running = machine is not MachineState.CLOSED
+    return _observation(
+        house,
+        name,
+        machine,
+        warden=house.wardens.answers(house.paths.control_socket(name)),
+        plugged=running and house.machines.has_volume(domain),
+    )
+
+
+def observe_all(house: House) -> list[Observation]:
+    """Observe every profile with one request to libvirt; nothing broken hides the others."""
+    try:
+        states = house.machines.states()
+        unknown = MachineState.CLOSED
+    except MailboxError as error:
+        house.progress.warn(error.brief)
+        states, unknown = {}, MachineState.UNKNOWN
+    return [
+        _observation(house, name, states.get(domain_name(name), unknown))
+        for name in house.records.names()
+    ]
+
+
+def _observation(
+    house: House, name: str, machine: MachineState, *, warden: bool = False, plugged: bool = False
+) -> Observation:
+    profile, error = None, ""
+    try:
+        profile = house.records.load(name)
+    except MailboxError as problem:
+        error = "\n".join(filter(None, (problem.brief, problem.details)))
+    history = house.journal(name).read()
+    opened = history.last("open")
+    return Observation(
+        name=name,
+        profile=profile,
+        error=error,
+        machine=machine,
+        volume=house.volumes.look(house.paths.volume(name)),
+        blank=house.paths.blank(name).exists(),
+        warden=warden,
+        plugged=plugged,
+        pending=history.pending(),
+        image=_image_of(history.last("open", "begin")),
+        last_opened=opened.time if opened else "",
+    )
+
+
+def _image_of(entry: Entry | None) -> str:
+    return str(entry.facts.get("image", "")) if entry and entry.facts else ""

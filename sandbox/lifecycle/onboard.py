@@ -1,0 +1,232 @@
+"""`onboard`: a new profile with its keys, its secrets and its volume; undone as a whole."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sandbox.lifecycle.engine import Plan, Step, run
+from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.settle import settle
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.names import COLOURS
+from sandbox.model.profile import Account, Correspondent, Keys, Profile, Settings
+from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
+from sandbox.state import files
+
+
+@dataclass(frozen=True)
+class KeyChoice:
+    """Where the profile's own key comes from: GnuPG, a file, a new one, or (all unset) none."""
+
+    fingerprint: str | None = None
+    file: bytes | None = field(default=None, repr=False)
+    generate: bool = False
+    ask: Callable[[str], str] = field(default=lambda _description: "", repr=False)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What `onboard` was asked for; every value has been checked."""
+
+    name: str
+    template: str
+    account: Account
+    settings: Settings
+    password: str = field(repr=False)
+    key: KeyChoice = field(default_factory=KeyChoice)
+    correspondents: tuple[str | bytes, ...] = field(default=(), repr=False)
+    colour: str = ""
+    check_servers: bool = True
+    reuse_name: bool = False
+
+
+def plan_onboard(wish: Wish, profile_id: uuid.UUID) -> Plan:
+    """The steps of an onboarding; the profile's file comes last and makes it count."""
+    steps = (
+        Step("secrets", "Storing the secrets in the keyring", "they rest nowhere else"),
+        Step("keys", "Taking the OpenPGP keys", "the profile has a key ring of its own"),
+        Step("volume", "Making the encrypted volume", "the only place where the mail rests"),
+        Step("profile", "Writing the profile", "the mailbox exists from here on"),
+    )
+    return Plan("onboard", wish.name, steps, {"profile_id": str(profile_id)})
+
+
+def onboard(house: House, wish: Wish) -> Result:
+    """Make the profile, or leave nothing behind."""
+    with house.locked(wish.name, "onboard"):
+        settle(house, wish.name)
+        _refuse_existing(house, wish)
+        house.vault.check()
+        checked = _check_servers(house, wish)
+        draft = _draft(house, wish)
+        work = _Onboarding(house, wish, draft)
+        timings = run(
+            plan_onboard(wish, draft.id),
+            work.effects(),
+            house.journal(wish.name),
+            house.progress,
+            undo=lambda: undo_onboard(house, wish.name, draft.id),
+        )
+    facts = {
+        "id": str(draft.id),
+        "fingerprint": work.profile.keys.fingerprint,
+        "correspondents": [each.fingerprint for each in work.profile.keys.correspondents],
+        "servers_checked": wish.check_servers,
+        "server_check": checked,
+        "seconds": {timing.step: round(timing.seconds, 3) for timing in timings},
+    }
+    return Result("onboard", wish.name, f"The mailbox {wish.name} is ready to open.", facts)
+
+
+def undo_onboard(house: House, name: str, profile_id: uuid.UUID) -> None:
+    """Remove everything an unfinished onboarding made; the secrets last, they lock the rest."""
+    house.records.remove(name)
+    house.volumes.remove(house.paths.volume(name))
+    files.remove(house.paths.blank(name))
+    house.profile_keyring(name).destroy()
+    for kind in (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE):
+        house.vault.delete(profile_id, kind)
+
+
+def _refuse_existing(house: House, wish: Wish) -> None:
+    known = house.records.find(wish.name)
+    if known:
+        raise MailboxError(
+            f"A mailbox named {known} exists already; it was not touched.",
+            resolution=f"Choose another name, or `mailbox open {known}`.",
+            code="profile-exists",
+            exit_code=Exit.EXISTS,
+        )
+    stone = house.records.tombstone(wish.name)
+    if stone and not wish.reuse_name:
+        raise MailboxError(
+            f"A mailbox named {stone.name} was shredded on {stone.shredded}.",
+            details="A new one would be another profile, without anything of the old one.",
+            resolution="Choose another name, or say --reuse-name.",
+            code="name-shredded",
+            exit_code=Exit.EXISTS,
+        )
+    for path in (house.paths.volume(wish.name), house.paths.gnupg(wish.name)):
+        if path.exists():
+            raise _in_the_way(path)
+
+
+def _in_the_way(path: Path) -> MailboxError:
+    return MailboxError(
+        f"{path} is there already, though no mailbox is named so; it was not touched.",
+        resolution="Move it away, or choose another name.",
+        code="volume-exists",
+        exit_code=Exit.EXISTS,
+    )
+
+
+def _check_servers(house: House, wish: Wish) -> Any:
+    if not wish.check_servers:
+        return None
+    house.progress.step("Checking the servers and the login")
+    account = wish.account
+    authorities = "\n".join(account.ca) or None
+    return house.servers.check(
+        account.imap, account.smtp, account.login, wish.password, authorities
+    )
+
+
+def _draft(house: House, wish: Wish) -> Profile:
+    return Profile(
+        id=uuid.uuid4(),
+        name=wish.name,
+        template=wish.template,
+        colour=wish.colour or _free_colour(house),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        account=wish.account,
+        settings=wish.settings,
+    )
+
+
+def _free_colour(house: House) -> str:
+    """A colour that no other profile has, as long as there is one."""
+    taken = set()
+    for name in house.records.names():
+        try:
+            taken.add(house.records.load(name).colour)
+        except MailboxError:
+            continue
+    free = [colour for colour in COLOURS.values() if colour not in taken]
+    return (free or list(COLOURS.values()))[0]
+
+
+class _Onboarding:
+    """The effects of one onboarding; `profile` gathers what is learnt on the way."""
+
+    def __init__(self, house: House, wish: Wish, draft: Profile) -> None:
+        self.profile = draft
+        self._house = house
+        self._wish = wish
+        self._volume_key = house.vault.new_key()
+        self._passphrase = house.vault.new_key().decode()
+
+    def effects(self) -> dict[str, Any]:
+        return {
+            "secrets": self._store_secrets,
+            "keys": self._take_keys,
+            "volume": self._make_volume,
+            "profile": self._write_profile,
+        }
+
+    def _store_secrets(self) -> None:
+        vault, identity = self._house.vault, self.profile.id
+        vault.put(identity, VOLUME_KEY, self._volume_key.decode())
+        vault.put(identity, MAIL_PASSWORD, self._wish.password)
+        vault.put(identity, KEY_PASSPHRASE, self._passphrase)
+
+    def _take_keys(self) -> dict[str, Any]:
+        ring = self._house.profile_keyring(self._wish.name)
+        ring.create()
+        own = self._take_own_key(ring)
+        keys = Keys(own, tuple(self._take_correspondents(ring)))
+        self.profile = replace(self.profile, keys=keys)
+        return {"fingerprint": own, "correspondents": len(keys.correspondents)}
+
+    def _take_own_key(self, ring: Any) -> str | None:
+        choice, account = self._wish.key, self._wish.account
+        if choice.generate:
+            made: str = ring.generate(account.display_name, account.address, self._passphrase)
+            return made
+        old = ""
+        if choice.fingerprint:
+            armored, old = self._house.user_keyring.secret(choice.fingerprint, choice.ask)
+        elif choice.file is not None:
+            armored = choice.file
+        else:
+            return None
+        key = ring.add_own(armored, old, self._passphrase, choice.ask)
+        if account.address.lower() not in key.addresses:
+            self._house.progress.warn(
+                f"The key {key.fingerprint} does not name {account.address}; "
+                "correspondents may not find it by that address."
+            )
+        return str(key.fingerprint)
+
+    def _take_correspondents(self, ring: Any) -> list[Correspondent]:
+        taken = []
+        for source in self._wish.correspondents:
+            armored = self._house.user_keyring.public(source) if isinstance(source, str) else source
+            key = ring.add_correspondent(armored)
+            taken.append(Correspondent(key.fingerprint, key.addresses))
+        return taken
+
+    def _make_volume(self) -> dict[str, Any]:
+        path = self._house.paths.volume(self._wish.name)
+        size = self._wish.settings.volume_size
+        # Before the volume: one that never held a file system must not look like a damaged one.
+        files.replace(self._house.paths.blank(self._wish.name), b"")
+        self._house.volumes.create(path, size, self._volume_key)
+        return {"size": size, "cipher": "aes-256-xts", "keyslots": 1}
+
+    def _write_profile(self) -> None:
+        self._house.records.save(self.profile)

@@ -1,0 +1,54 @@
+"""What a killed command left: seen by the next one, undone (onboard, open) or finished."""
+
+from __future__ import annotations
+
+import uuid
+
+from sandbox.lifecycle.close import close_locked
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.observe import observe
+from sandbox.model.errors import InvalidInputError
+from sandbox.model.names import name_problem
+
+
+def settle(house: House, name: str) -> str:
+    """Bring an unfinished verb to an end, under the caller's lock; returns what was done."""
+    from sandbox.lifecycle.onboard import undo_onboard
+    from sandbox.lifecycle.shred import shred_locked
+
+    pending = house.journal(name).read().pending()
+    if pending is None:
+        return ""
+    house.progress.warn(f"An earlier `mailbox {pending.verb} {name}` did not finish.")
+    identity = str((pending.facts or {}).get("profile_id", ""))
+    if pending.verb == "onboard":
+        undo_onboard(house, name, uuid.UUID(identity))
+        _ended(house, name, pending.verb, pending.run)
+        return "Its beginnings were removed."
+    if pending.verb == "shred":
+        shred_locked(house, name, uuid.UUID(identity))
+        return "It was finished."
+    close_locked(house, observe(house, name))
+    _ended(house, name, pending.verb, pending.run)
+    return "The machine was closed; the mail is on its volume."
+
+
+def settle_name(house: House, name: str) -> str:
+    """The name as its profile is written, after an onboarding or shredding was settled.
+
+    Raises:
+        MailboxError: `profile-unknown`, `profile-shredded`, `name` being no name.
+    """
+    problem = name_problem(name)
+    if problem:
+        raise InvalidInputError("The name", [problem])
+    known = house.records.find(name) or name
+    pending = house.journal(known).read().pending()
+    if pending and pending.verb in ("onboard", "shred"):
+        with house.locked(known, "repair"):
+            settle(house, known)
+    return house.records.load(known).name
+
+
+def _ended(house: House, name: str, verb: str, run: str) -> None:
+    house.journal(name).append(verb, "end", run, facts={"outcome": "settled"})

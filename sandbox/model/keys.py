@@ -1,0 +1,47 @@
+"""OpenPGP keys as they matter to a mailbox."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key: `capabilities` as GnuPG writes them (doc/DETAILS field 12; upper case: usable now)."""
+
+    fingerprint: str
+    user_ids: tuple[str, ...]
+    addresses: tuple[str, ...]
+    capabilities: str
+    validity: str
+    expires: int | None
+    secret: bool = False
+
+
+def key_problem(key: Key, *, own: bool) -> str | None:
+    """Why the key cannot serve as one's own, or as a correspondent's; None when it can."""
+    if key.validity == "r":
+        return "is revoked"
+    if key.validity == "e":
+        when = datetime.fromtimestamp(key.expires or 0, UTC).date()
+        return f"expired on {when.isoformat()}"
+    if "D" in key.capabilities:
+        return "is disabled in GnuPG"
+    if "E" not in key.capabilities:
+        return "has no usable subkey for encryption"
+    if own and "S" not in key.capabilities:
+        return "has no usable key for signing"
+    if own and not key.secret:
+        return "has no secret part here"
+    return None
+
+
+@dataclass(frozen=True)
+class ExportedKeys:
+    """What the machine needs: the secret part stays protected by `passphrase`."""
+
+    fingerprint: str | None
+    secret: str
+    passphrase: str
+    public: str

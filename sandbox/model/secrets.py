@@ -1,0 +1,6 @@
+"""The kinds of secrets that rest in the keyring for a profile."""
+
+VOLUME_KEY = "volume-key"
+MAIL_PASSWORD = "mail-password"  # noqa: S105 - the name of an item
+KEY_PASSPHRASE = "openpgp-passphrase"  # noqa: S105 - the name of an item
+ITEMS = (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE)
