@@ -114,7 +114,11 @@ def check_argv(argv: object) -> tuple[str, ...]:
     for word in argv:
         if not isinstance(word, str) or "\0" in word:
             raise ProtocolError("a command is a list of texts without NUL")
-    if sum(len(word.encode("utf-8", "surrogateescape")) for word in argv) > MAX_COMMAND:
+    try:
+        length = sum(len(word.encode("utf-8")) for word in argv)
+    except UnicodeEncodeError as error:
+        raise ProtocolError("a command is text that UTF-8 can carry") from error
+    if length > MAX_COMMAND:
         raise ProtocolError("the command is too long")
     return tuple(argv)
 

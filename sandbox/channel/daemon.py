@@ -1,0 +1,66 @@
+"""What makes a Python program a lone background process: lock, own session, log, pid file."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import resource
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+
+def hold_lock(path: Path) -> int | None:
+    """Return the descriptor that holds the lock until the process ends, None if it is taken."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if _is_at(path, descriptor):
+            return descriptor
+        # Its last holder removed the file between our open and our lock.
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return False
+
+
+def detach(log_file: Path) -> None:
+    """Leave the starter's session and streams; nothing of this process may reach a core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(PermissionError):
+        os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    log_descriptor = os.open(log_file, flags, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    for source, target in ((null, 0), (log_descriptor, 1), (log_descriptor, 2)):
+        os.dup2(source, target)
+    os.close(null)
+    os.close(log_descriptor)
+    _configure_log()
+
+
+def _configure_log() -> None:
+    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.getLogger().handlers[:] = [handler]
+    logging.getLogger().setLevel(logging.INFO)
+    # asyncssh logs what guests tell about themselves.
+    logging.getLogger("asyncssh").setLevel(logging.CRITICAL + 1)
+
+
+def write_pid(path: Path | None) -> None:
+    """Write the process id for people; the lock is what counts."""
+    if path is not None:
+        path.write_text(f"{os.getpid()}\n", encoding="ascii")
