@@ -8,28 +8,18 @@ from __future__ import annotations
 import base64
 import secrets
 import uuid
-from dataclasses import dataclass
 
 import keyring
 import keyring.backend
 from keyring.errors import InitError, KeyringError, KeyringLocked, PasswordDeleteError
 
+from sandbox.host.probes.facts import KeyringFacts
 from sandbox.model.errors import Exit, MailboxError
 
 SERVICE = "mailbox"
 # Backends that keep secrets readable on the disk, or nowhere.
 _UNSAFE = ("keyring.backends.null", "keyring.backends.fail", "keyrings.alt.file.Plaintext")
 _UNSAFE_MODULES = ("keyrings.alt.Gnome", "keyrings.alt.Google", "keyrings.alt.multi")
-
-
-@dataclass(frozen=True)
-class KeyringFacts:
-    """The backend that would be used, whether it protects its secrets, and whether it answers."""
-
-    backend: str
-    safe: bool
-    locked: bool = False
-    error: str = ""
 
 
 def backend_name(backend: keyring.backend.KeyringBackend) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from sandbox.lifecycle.close import close_locked
-from sandbox.lifecycle.house import House
+from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe
 from sandbox.model.errors import InvalidInputError
 from sandbox.model.names import name_problem
@@ -33,21 +33,43 @@ def settle(house: House, name: str) -> str:
     return "The machine was closed; the mail is on its volume."
 
 
-def settle_name(house: House, name: str) -> str:
-    """The name as its profile is written, after an onboarding or shredding was settled.
+def find_name(house: House, name: str) -> str:
+    """The name as it is written of a profile, or of one that an unfinished verb left.
 
     Raises:
-        MailboxError: `profile-unknown`, `profile-shredded`, `name` being no name.
+        InvalidInputError: `name` is no name.
+        MailboxError: `profile-unknown`, `profile-shredded`.
     """
     problem = name_problem(name)
     if problem:
         raise InvalidInputError("The name", [problem])
-    known = house.records.find(name) or name
+    known = house.records.find(name)
+    if known is None and house.journal(name).read().pending():
+        return name
+    return known or house.records.load(name).name
+
+
+def settle_name(house: House, name: str) -> str:
+    """As `find_name`, after an unfinished onboarding or shredding was settled."""
+    known = find_name(house, name)
     pending = house.journal(known).read().pending()
     if pending and pending.verb in ("onboard", "shred"):
         with house.locked(known, "repair"):
             settle(house, known)
     return house.records.load(known).name
+
+
+def repair(house: House, name: str | None) -> list[Result]:
+    """Settle one mailbox, or every one that a killed command left."""
+    journals = sorted(path.stem for path in house.paths.journals.glob("*.jsonl"))
+    results = []
+    for each in [find_name(house, name)] if name else journals:
+        with house.locked(each, "repair"):
+            done = settle(house, each)
+        if done or name:
+            summary = f"{each}: {done or 'nothing was unfinished.'}"
+            results.append(Result("repair", each, summary, {"repaired": bool(done)}))
+    return results
 
 
 def _ended(house: House, name: str, verb: str, run: str) -> None:

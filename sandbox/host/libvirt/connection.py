@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import libvirt
 
+from sandbox.host.probes.facts import LibvirtFacts
 from sandbox.model.errors import Exit, MailboxError
 
 SESSION = "qemu:///session"
@@ -16,16 +16,6 @@ SYSTEM = "qemu:///system"
 # libvirt's numbers: https://libvirt.org/html/libvirt-virterror.html
 ERROR_NO_DOMAIN = libvirt.VIR_ERR_NO_DOMAIN
 ERROR_NO_SECRET = libvirt.VIR_ERR_NO_SECRET
-
-
-@dataclass(frozen=True)
-class LibvirtFacts:
-    """What one URI answered: versions as text, or why it did not."""
-
-    uri: str
-    libvirt_version: str = ""
-    qemu_version: str = ""
-    error: str = ""
 
 
 def choose_uri(environment: Mapping[str, str], uid: int) -> str:

@@ -1,0 +1,328 @@
+"""The commands on mailboxes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sandbox.cli.app import NAME, verb
+from sandbox.cli.compose import compose
+from sandbox.cli.onboarding import Answers
+from sandbox.cli.output import Printer
+from sandbox.model.errors import Exit, MailboxError
+
+_HEADLESS = click.option("--headless", is_flag=True, help="Show no window (servers, tests).")
+
+
+@verb()
+def doctor(printer: Printer) -> int:
+    """Say what this computer can do and what is missing, each with its remedy."""
+    from sandbox.cli import diagnose
+
+    with printer.working():
+        findings = diagnose.collect_findings(printer)
+    return diagnose.report(printer, findings)
+
+
+def _text_option(name: str, metavar: str, text: str) -> Any:
+    return click.option(name, metavar=metavar, help=text)
+
+
+_ONBOARD = (
+    NAME,
+    click.option("--from", "from_file", metavar="FILE", help="Take the answers from a TOML file."),
+    _text_option("--template", "NAME", "The template with the defaults (default: default)."),
+    _text_option("--client", "NAME", "The mail client's image, such as thunderbird."),
+    _text_option("--address", "ADDRESS", "The mail address."),
+    _text_option("--display-name", "TEXT", "The name that recipients see."),
+    _text_option("--imap", "HOST[:PORT]", "The IMAP server (default: found from the address)."),
+    _text_option("--smtp", "HOST[:PORT]", "The submission server (default: found)."),
+    _text_option("--login", "TEXT", "The login (default: the address)."),
+    _text_option("--signature", "TEXT", "The signature below every mail."),
+    click.option("--password-stdin", is_flag=True, help="Read the mail password from a pipe."),
+    _text_option("--ca", "FILE", "Certificates (PEM) that vouch for the servers, nobody else's."),
+    _text_option("--key", "FINGERPRINT", "Your OpenPGP key, taken from your GnuPG."),
+    _text_option("--key-file", "FILE", "Your OpenPGP key, exported to a file."),
+    click.option("--generate-key", is_flag=True, default=None, help="Make a new OpenPGP key."),
+    click.option(
+        "--key-passphrase-fd",
+        type=int,
+        metavar="N",
+        help="Read the key's passphrase from descriptor N instead of asking with pinentry.",
+    ),
+    click.option(
+        "--correspondent",
+        "correspondents",
+        multiple=True,
+        metavar="FINGERPRINT|FILE",
+        help="Accept this correspondent's key (repeatable).",
+    ),
+    _text_option("--size", "SIZE", "What the volume may grow to, such as 20G."),
+    _text_option("--colour", "COLOUR", "The customer's colour: #rrggbb or a name."),
+    click.option(
+        "--connect-to",
+        multiple=True,
+        metavar="HOST:PORT:TARGET:PORT",
+        help="Reach a server at another place, such as a tunnel's end; its name stays checked.",
+    ),
+    click.option("--offline", is_flag=True, help="Do not check servers and login now."),
+    click.option("--reuse-name", is_flag=True, help="The name of a shredded mailbox, anew."),
+    click.option("--yes", is_flag=True, help="Take servers that were found without asking."),
+    # For tests: lets programs in the machine drive the mail client (docs/threat-model.md).
+    click.option("--marionette", is_flag=True, default=None, hidden=True),
+)
+
+
+@verb(*_ONBOARD)
+def onboard(
+    printer: Printer,
+    name: str,
+    from_file: str | None,
+    password_stdin: bool,
+    key_passphrase_fd: int | None,
+    offline: bool,
+    reuse_name: bool,
+    yes: bool,
+    **said: Any,
+) -> None:
+    """Make a mailbox: its keys, its encrypted volume, its account.
+
+    On a terminal it asks for what is missing. Nothing is written before servers, certificate and
+    login have been checked; when a step fails, everything it did is undone.
+
+    \b
+    mailbox onboard clientA
+    mailbox onboard clientA --address anna@kunde.example --generate-key
+    mailbox onboard clientA --from clientA.toml --password-stdin < password
+    """
+    from sandbox.cli import onboarding as input_
+    from sandbox.cli.discover import discoverer
+    from sandbox.lifecycle.onboard import onboard as onboard_mailbox
+
+    house = compose(printer)
+    file = input_.from_file(from_file) if from_file else Answers()
+    answers = input_.merge(Answers(**said), file)
+    interactive = sys.stdin.isatty() and not printer.as_json
+    discover = discoverer(printer, interactive=interactive, yes=yes)
+    if interactive:
+        answers = input_.ask_missing(answers, discover)
+    elif not offline and not (answers.imap and answers.smtp):
+        answers = input_.discover_missing(answers, discover)
+    wish = input_.check_answers(
+        name,
+        answers,
+        house.records.template,
+        password=lambda: input_.take_password(password_stdin),
+        ask=input_.passphrase_source(key_passphrase_fd),
+        check_servers=not offline,
+        reuse_name=reuse_name,
+    )
+    if offline:
+        printer.warn("Servers and login were not checked (--offline).")
+    with printer.working():
+        result = onboard_mailbox(house, wish)
+    printer.result(result)
+
+
+@verb(NAME, _HEADLESS)
+def open_(printer: Printer, name: str, headless: bool) -> None:
+    """Open a mailbox: start its machine, or show it again.
+
+    Returns when the mail client is usable.
+    """
+    from sandbox.lifecycle.open import open_mailbox
+
+    with printer.working():
+        result = open_mailbox(compose(printer), name, headless=headless)
+    printer.result(result)
+    if not headless and not result.facts["shown"]:
+        printer.warn("No window could be shown here: no desktop, or virt-viewer is missing.")
+
+
+@verb(
+    click.argument("name", required=False, shell_complete=lambda *_: []),
+    click.option("--all", "everyone", is_flag=True, help="Close every open mailbox."),
+)
+def close(printer: Printer, name: str | None, everyone: bool) -> int:
+    """Close a mailbox: its machine is gone, its key out of memory."""
+    from sandbox.lifecycle.close import close as close_mailbox
+
+    house = compose(printer)
+    names = house.records.names() if everyone else [name] if name else []
+    if not names and not everyone:
+        raise click.UsageError("Give a NAME, or --all.")
+    worst = 0
+    for each in names:
+        try:
+            with printer.working():
+                result = close_mailbox(house, each)
+            printer.result(result)
+        except MailboxError as error:
+            if not everyone:
+                raise
+            printer.error(error)
+            worst = max(worst, error.exit_code)
+    return worst
+
+
+@verb()
+def list_(printer: Printer) -> None:
+    """List all mailboxes and their states."""
+    from sandbox.cli.views import print_list
+    from sandbox.lifecycle.observe import observe_all
+
+    print_list(printer, observe_all(compose(printer)))
+
+
+@verb(click.argument("name", required=False))
+def status(printer: Printer, name: str | None) -> None:
+    """Tell the state of one mailbox closely, or of all."""
+    from sandbox.cli.views import print_list, print_status
+    from sandbox.lifecycle.observe import observe, observe_all
+    from sandbox.lifecycle.settle import find_name
+
+    house = compose(printer)
+    if name is None:
+        print_list(printer, observe_all(house))
+    else:
+        print_status(printer, house, observe(house, find_name(house, name)))
+
+
+@verb(NAME)
+def show(printer: Printer, name: str) -> None:
+    """Show what is written down about a mailbox (there are no secrets in it)."""
+    from sandbox.cli.views import print_profile
+
+    print_profile(printer, compose(printer).records.load(name))
+
+
+@verb(
+    NAME,
+    click.option("--root", is_flag=True, help="As root of the machine."),
+    click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED),
+)
+def run(printer: Printer, name: str, root: bool, command: tuple[str, ...]) -> int:
+    """Run a command in an open mailbox's machine: mailbox run NAME -- CMD...
+
+    Its input, output and exit code pass through. What comes out was made by the machine: treat
+    it as you treat a mail from a stranger.
+    """
+    house = compose(printer)
+    known = house.records.load(name).name
+    warden = house.wardens.find(house.paths.control_socket(known))
+    try:
+        return warden.run(
+            command,
+            user="root" if root else "mail-user",
+            stdin=None if sys.stdin.isatty() else sys.stdin.buffer,
+            stdout=sys.stdout.buffer,
+            stderr=sys.stderr.buffer,
+        )
+    except MailboxError as error:
+        raise _if_closed(error, known) from None
+
+
+def _if_closed(error: MailboxError, name: str) -> MailboxError:
+    if error.code != "warden-gone":
+        return error
+    return MailboxError(
+        f"{name} is not open.",
+        resolution=f"`mailbox open {name}` first.",
+        code="machine-closed",
+        exit_code=Exit.MACHINE,
+    )
+
+
+@verb(NAME, click.argument("file", type=click.Path(dir_okay=False, path_type=Path)))
+def screenshot(printer: Printer, name: str, file: Path) -> None:
+    """Save a picture (PNG) of what an open mailbox's machine shows."""
+    from sandbox.host.picture import to_png
+    from sandbox.lifecycle.house import Result
+    from sandbox.model.machine import domain_name
+    from sandbox.state import files
+
+    house = compose(printer)
+    known = house.records.load(name).name
+    picture = to_png(house.machines.screenshot(domain_name(known)))
+    with files.readable_errors(file):
+        file.write_bytes(picture)
+    printer.result(Result("screenshot", known, f"Saved {file}.", {"file": str(file)}))
+
+
+@verb(NAME)
+def edit(printer: Printer, name: str) -> None:
+    """Edit a mailbox's profile in $EDITOR; the old one stays when the new one is not valid."""
+    from sandbox.cli.editing import edit_profile
+
+    printer.result(edit_profile(compose(printer), name))
+
+
+@verb(NAME, click.option("--yes", is_flag=True, help="Do not ask (for scripts)."))
+def shred(printer: Printer, name: str, yes: bool) -> None:
+    """Destroy a mailbox for good: first its keys, then its volume and records.
+
+    Mail that is still on the provider's server stays there, and so does the key in your own
+    GnuPG if it came from there.
+    """
+    from sandbox.lifecycle.settle import find_name
+    from sandbox.lifecycle.shred import shred as shred_mailbox
+
+    house = compose(printer)
+    known = find_name(house, name)
+    if not yes:
+        _confirm(printer, known)
+    with printer.working():
+        result = shred_mailbox(house, known)
+    printer.result(result)
+
+
+def _confirm(printer: Printer, name: str) -> None:
+    printer.note(f"This destroys the keys and the mail of {name} on this computer. No way back.")
+    if not sys.stdin.isatty():
+        typed = sys.stdin.readline().strip()
+    else:
+        typed = click.prompt(f"Type {name} to go on", default="", show_default=False, err=True)
+    if typed != name:
+        raise MailboxError(
+            "The name was not repeated; nothing was destroyed.",
+            resolution="Type it exactly, or use --yes in scripts.",
+            code="not-confirmed",
+            exit_code=Exit.USAGE,
+        )
+
+
+@verb(click.argument("name", required=False))
+def repair(printer: Printer, name: str | None) -> None:
+    """Finish or undo what a killed command left."""
+    from sandbox.lifecycle.settle import repair as repair_mailboxes
+
+    for result in repair_mailboxes(compose(printer), name):
+        printer.result(result)
+
+
+@verb(NAME)
+def log(printer: Printer, name: str) -> None:
+    """Show the journal: what was done to a mailbox and when. It outlives the mailbox."""
+    from sandbox.cli.views import print_log
+    from sandbox.model.errors import InvalidInputError
+    from sandbox.model.names import name_problem
+
+    problem = name_problem(name)
+    if problem:
+        raise InvalidInputError("The name", [problem])
+    print_log(printer, compose(printer).journal(name).read())
+
+
+@verb(click.argument("shell", type=click.Choice(["bash", "zsh", "fish"])))
+def completion(printer: Printer, shell: str) -> None:
+    """Print the shell completion: eval "$(mailbox completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    from sandbox.cli.app import cli
+
+    kind = get_completion_class(shell)
+    if kind is not None:
+        printer.line(kind(cli, {}, "mailbox", "_MAILBOX_COMPLETE").source())

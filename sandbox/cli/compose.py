@@ -1,0 +1,133 @@
+"""The composition root: which adapters a run of `mailbox` works with.
+
+Adapters are imported when first used: `mailbox list` must not wait for GnuPG or asyncssh.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sandbox.lifecycle.engine import Progress
+from sandbox.lifecycle.house import House
+from sandbox.state.paths import Paths, find_paths
+from sandbox.state.records import Records
+
+
+class Lazy:
+    """Stands for an adapter until something is asked of it."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        return getattr(self._made, name)
+
+
+def libvirt_uri() -> str:
+    """The libvirt URI of this run."""
+    from sandbox.host.libvirt.connection import choose_uri
+
+    return choose_uri(os.environ, os.geteuid())
+
+
+def compose(progress: Progress) -> House:
+    """The house of this user on this computer."""
+    from sandbox.host.data import data_root
+
+    paths = find_paths(os.environ)
+    return House(
+        paths=paths,
+        records=Records(paths, data_root() / "profiles"),
+        vault=Lazy(_vault),
+        volumes=Lazy(_volumes),
+        machines=Lazy(_machines),
+        wardens=Lazy(_wardens),
+        images=Lazy(lambda: image_store(paths)),
+        servers=Lazy(_servers),
+        host=Lazy(lambda: _ThisComputer(paths)),
+        user_keyring=Lazy(_user_keyring),
+        profile_keyring=lambda name: _profile_keyring(paths.gnupg(name)),
+        progress=progress,
+    )
+
+
+def image_store(paths: Paths) -> Any:
+    """The images of this user."""
+    from sandbox.host.images import ImageStore
+
+    return ImageStore(paths.images)
+
+
+def _vault() -> Any:
+    from sandbox.host.vault import Vault
+
+    return Vault()
+
+
+def _volumes() -> Any:
+    from sandbox.host import volumes
+
+    return volumes
+
+
+def _machines() -> Any:
+    from sandbox.host.libvirt.machines import LibvirtMachines
+
+    return LibvirtMachines(libvirt_uri())
+
+
+def _wardens() -> Any:
+    from sandbox.host.wardens import WardenProcesses
+
+    return WardenProcesses()
+
+
+def _servers() -> Any:
+    from sandbox.host import mailcheck
+
+    return mailcheck
+
+
+def _user_keyring() -> Any:
+    from sandbox.host.gnupg import UserKeyring
+
+    return UserKeyring(os.environ.get("GNUPGHOME"))
+
+
+def _profile_keyring(home: Path) -> Any:
+    from sandbox.host.gnupg import ProfileKeyring
+
+    return ProfileKeyring(home)
+
+
+class _ThisComputer:
+    """The Host port of this computer."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def hardware(self) -> bool:
+        from sandbox.cli.diagnose import prove_kvm
+
+        return prove_kvm(self._paths).works
+
+    def time_zone(self) -> str:
+        from sandbox.host import desktop
+
+        return desktop.time_zone()
+
+    def keyboard(self) -> str:
+        from sandbox.host import desktop
+
+        return desktop.keyboard()
+
+    def show(self, domain: str, title: str) -> bool:
+        from sandbox.host import desktop
+
+        return desktop.show(libvirt_uri(), domain)

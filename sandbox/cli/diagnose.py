@@ -1,0 +1,69 @@
+"""`doctor`: hands the adapters' facts to the probes and shows what they found."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from sandbox.cli.output import Printer
+from sandbox.host.probes import kvm
+from sandbox.host.probes.collect import Sources, collect
+from sandbox.host.probes.facts import KvmProof
+from sandbox.host.probes.finding import Finding
+from sandbox.model.errors import Exit
+from sandbox.state.paths import Paths, find_paths
+
+_MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM", "unknown": "unknown"}
+
+
+def prove_kvm(paths: Paths, *, fresh: bool = False) -> KvmProof:
+    """Whether KVM works here, proven with the kernel of an image where there is one."""
+    from sandbox.host import images
+
+    found = images.list_images(paths.images)
+    kernel = found[0].kernel if found else None
+    return kvm.prove_kvm(paths.state / "acceleration.json", kernel=kernel, fresh=fresh)
+
+
+def collect_findings(printer: Printer) -> list[Finding]:
+    """All findings on this computer."""
+    from sandbox.host import vault
+    from sandbox.host.libvirt import connection
+
+    paths = find_paths(os.environ)
+    sources = Sources(
+        data_folder=paths.data,
+        connect_libvirt=connection.facts,
+        keyring_facts=vault.facts,
+        prove_kvm=lambda: prove_kvm(paths, fresh=True),
+        libvirt_uris=_uris(),
+    )
+    return collect(sources, printer.step)
+
+
+def _uris() -> tuple[str, ...]:
+    configured = os.environ.get("MAILBOX_LIBVIRT_URI") or os.environ.get("LIBVIRT_DEFAULT_URI")
+    return (configured,) if configured else ()
+
+
+def report(printer: Printer, findings: list[Finding]) -> int:
+    """Show the findings; the exit code says whether there is a problem."""
+    problems = sum(finding.level == "problem" for finding in findings)
+    if printer.as_json:
+        document: dict[str, Any] = {"ok": not problems, "findings": [asdict(f) for f in findings]}
+        printer.document(document)
+    else:
+        _print(printer, findings)
+    return Exit.HOST if problems else Exit.OK
+
+
+def _print(printer: Printer, findings: list[Finding]) -> None:
+    for finding in findings:
+        printer.line(f"{_MARKS[str(finding.level)]:<8} {finding.title}")
+        printer.line(f"         {finding.detail}")
+        if finding.remedy:
+            printer.line(f"         -> {finding.remedy}")
+    counts = Counter(str(finding.level) for finding in findings)
+    printer.line(", ".join(f"{counts[level]} {level}" for level in _MARKS if counts[level]))

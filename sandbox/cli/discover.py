@@ -1,0 +1,35 @@
+"""Servers found from an address, shown and confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from sandbox.cli.onboarding import Answers
+from sandbox.cli.output import Printer
+from sandbox.model.errors import Exit, MailboxError
+
+
+def discoverer(printer: Printer, *, interactive: bool, yes: bool) -> Callable[[str], Answers]:
+    """A function from an address to the servers the user agrees to."""
+
+    def discover(address: str) -> Answers:
+        from sandbox.host import discovery
+
+        printer.step(f"Looking for the mail servers of {address.rpartition('@')[2]}")
+        found = discovery.discover(address)
+        printer.note(f"Found at {found.source}:")
+        printer.note(f"  IMAP {found.imap}, SMTP {found.smtp}, login {found.login}")
+        if not yes and not (interactive and click.confirm("Use them?", default=True, err=True)):
+            if interactive:
+                return Answers()
+            raise MailboxError(
+                "The servers that were found need your word; nothing was written.",
+                resolution="Say --yes, or name them with --imap and --smtp.",
+                code="servers-not-confirmed",
+                exit_code=Exit.USAGE,
+            )
+        return Answers(imap=str(found.imap), smtp=str(found.smtp), login=found.login)
+
+    return discover

@@ -1,0 +1,111 @@
+"""The one module that prints. Results go to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from sandbox.lifecycle.house import Result
+from sandbox.model.errors import MailboxError
+
+
+class Printer:
+    """Prints for one command, its progress too; `as_json` keeps stdout to one document."""
+
+    def __init__(self, *, as_json: bool = False, verbose: int = 0) -> None:
+        self.as_json = as_json
+        self.verbose = verbose
+        self._status: Any = None
+
+    # Progress (sandbox.lifecycle.engine.Progress)
+
+    def step(self, title: str) -> None:
+        """Say what is being done now."""
+        if self._status is not None:
+            self._status.update(title)
+            if self.verbose:
+                self._status.console.print(f"  {title}", markup=False, highlight=False)
+        elif self.verbose or not self.as_json:
+            self.note(f"{title} ...")
+
+    def detail(self, text: str) -> None:
+        """Say how far the current step is, to those who want to know."""
+        if self.verbose:
+            self.note(f"    {text}")
+
+    def warn(self, text: str) -> None:
+        """Say what the user should know though nothing failed."""
+        self.note(f"Warning: {text}")
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Show progress as a spinner on a terminal, as plain lines elsewhere."""
+        if not sys.stderr.isatty() or self.as_json:
+            yield
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status("") as status:
+            self._status = status
+            try:
+                yield
+            finally:
+                self._status = None
+
+    # Results and errors
+
+    def note(self, text: str) -> None:
+        """A line for the person, not for a program."""
+        if self._status is not None:
+            self._status.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def line(self, text: str) -> None:
+        """A line of the command's own result."""
+        print(text)
+
+    def document(self, value: Any) -> None:
+        """A JSON document."""
+        print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+    def result(self, result: Result) -> None:
+        """What a verb did."""
+        if self.as_json:
+            self.document({"ok": True, **asdict(result)})
+            return
+        self.line(result.summary)
+        if self.verbose:
+            for name, seconds in dict(result.facts.get("seconds") or {}).items():
+                self.line(f"  {name:<12} {seconds:8.2f} s")
+
+    def error(self, error: MailboxError) -> None:
+        """What went wrong, what it means, what to do."""
+        if self.as_json:
+            fields = ("code", "brief", "details", "resolution")
+            self.document({"ok": False, "error": {name: getattr(error, name) for name in fields}})
+            return
+        self.note(f"Error: {error.brief}")
+        for text in (error.details, error.resolution):
+            if text:
+                self.note(text)
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Rows under headings, aligned; plain text, so that it can be piped."""
+        widths = [max(len(row[i]) for row in (headings, *rows)) for i in range(len(headings))]
+        for row in (headings, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.line("  ".join(cells).rstrip())
+
+    def fields(self, values: Mapping[str, str]) -> None:
+        """Names and values, one a line."""
+        width = max(map(len, values), default=0)
+        for name, value in values.items():
+            first, *more = str(value).splitlines() or [""]
+            self.line(f"{name:<{width}}  {first}".rstrip())
+            for line in more:
+                self.line(f"{'':<{width}}  {line}")
