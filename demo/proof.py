@@ -1,0 +1,157 @@
+"""What Thunderbird shows, as typed facts: the host's half of `inside.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from demo import inside
+
+Json = dict[str, Any]
+Ask = Callable[[Json], Json]
+T = TypeVar("T")
+
+
+class ProofError(Exception):
+    """Thunderbird could not be asked."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Accounts, keys and the inbox."""
+
+    accounts: list[Json]
+    identities: int
+    outgoing: list[Json]
+    identity: Json
+    logins: list[str]
+    keys: list[Json]
+    colour: str | None
+    inbox: Json
+    title: str
+    offline: bool
+    preferences: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One opened message, as its window shows it.
+
+    `encrypted` is `ok`, `notok` or None; `signed` is `verified` only for a good signature by a key
+    that was accepted as verified (`ok` is the own key).
+    """
+
+    subject: str
+    author: str
+    message_id: str
+    encrypted: str | None
+    signed: str | None
+    technology: str
+    body: str
+    bars: list[str]
+    images: list[Json]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A compose window before sending, and what became of it."""
+
+    encrypt: bool
+    sign: bool
+    openpgp: bool
+    attach_key: bool
+    protect_subject: bool
+    to: list[str]
+    subject: str
+    bars: list[str]
+    sent: bool
+    status: int | None
+    dialogs: list[Json]
+    bars_after: list[str] = field(default_factory=list)
+
+
+class Proof:
+    """Questions to one running Thunderbird, asked by `ask`: a task in, a result out."""
+
+    def __init__(self, ask: Ask, *, deadline_s: float = 60) -> None:
+        self._ask = ask
+        self._deadline_s = deadline_s
+
+    def facts(self, *, messages: int = 0, preferences: tuple[str, ...] = ()) -> Facts:
+        """Accounts, keys and inbox, once the inbox holds at least `messages`."""
+        task = {"do": "facts", "messages": messages, "preferences": list(preferences)}
+        return _typed(Facts, self._do(task))
+
+    def open(
+        self,
+        *,
+        subject: str | None = None,
+        message_id: str | None = None,
+        index: int | None = None,
+        expect: Json | None = None,
+    ) -> Shown:
+        """Open a message of the inbox; `expect` names readings worth waiting for."""
+        task = {"subject": subject, "message_id": message_id, "index": index, "expect": expect}
+        return _typed(Shown, self._do({"do": "open", **_present(task)}))
+
+    def reply(self, text: str, *, send: bool = True, **which: Any) -> Composed:
+        """Answer a message, named as in `open`."""
+        return _typed(Composed, self._do({"do": "reply", "text": text, "send": send, **which}))
+
+    def write(self, to: str, subject: str, text: str, *, send: bool = True) -> Composed:
+        """Write a new message."""
+        task = {"do": "write", "to": to, "subject": subject, "text": text, "send": send}
+        return _typed(Composed, self._do(task))
+
+    def dialogs(self) -> list[Json]:
+        """Everything that lies over a window and waits for a person."""
+        return list(self._do({"do": "dialogs"})["dialogs"])
+
+    def _do(self, task: Json) -> Json:
+        result = self._ask({"deadline_s": self._deadline_s, **task})
+        if "error" in result:
+            raise ProofError(f"{task['do']}: {result['error']}")
+        return result
+
+
+def locally(port: int) -> Ask:
+    """Ask a Thunderbird on this machine."""
+    return lambda task: inside.perform({**task, "port": port})
+
+
+def through(run: Callable[[bytes], bytes]) -> Ask:
+    """Ask a Thunderbird elsewhere: `run` pipes its argument into `python3 -` there."""
+
+    def ask(task: Json) -> Json:
+        output = run(script(task)).decode(errors="replace").strip().splitlines()
+        try:
+            result = json.loads(output[-1])
+        except (IndexError, ValueError):
+            raise ProofError(f"no answer from inside: {output[-1:]}") from None
+        if not isinstance(result, dict):
+            raise ProofError("an answer from inside that is no object")
+        return result
+
+    return ask
+
+
+def script(task: Json) -> bytes:
+    """A program for `python3 -` that does one task and prints its result."""
+    source = Path(inside.__file__).read_text(encoding="utf-8")
+    body = source.partition('\nif __name__ == "__main__":')[0]
+    return f"{body}\nsys.exit(main([{json.dumps(task)!r}]))\n".encode()
+
+
+def _present(task: Json) -> Json:
+    return {name: value for name, value in task.items() if value is not None}
+
+
+def _typed(kind: type[T], result: Json) -> T:
+    names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    try:
+        return kind(**{name: value for name, value in result.items() if name in names})
+    except TypeError as error:
+        raise ProofError(f"an incomplete answer from inside: {error}") from None
