@@ -22,6 +22,7 @@ from sandbox.state import files
 
 # The passphrase has 256 random bits: iterating its hash would only cost time (gpg-agent(1)).
 _AGENT_CONF = "s2k-count 65536\nallow-loopback-pinentry\nmax-cache-ttl 0\nno-allow-external-cache\n"
+_MOST_SUBKEYS = 64
 _ADDRESS = re.compile(r"<([^<>@\s]+@[^<>@\s]+)>|^([^<>@\s]+@[^<>@\s]+)$")
 
 Ask = Callable[[str], str]
@@ -153,7 +154,8 @@ class ProfileKeyring:
         if protected and not old:
             old = ask(fingerprint)
         # Answers to the two hidden prompts of --passwd, through a pipe (gpg(1), --command-fd).
-        answers = [old, new] if protected else [new]
+        # Without an old passphrase it asks for the new one once for each subkey.
+        answers = [old, new] if protected else [new] * _MOST_SUBKEYS
         options = ["--pinentry-mode", "loopback", "--command-fd", "0", "--status-fd", "1", "--yes"]
         done = process.run(
             ["gpg", "--homedir", str(self._home), *options, "--no-tty", "--passwd", fingerprint],

@@ -14,10 +14,10 @@ from sandbox.model.errors import Exit, MailboxError
 def private_folder(folder: Path) -> Path:
     """The folder, made with all its parents for its owner alone."""
     with readable_errors(folder):
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.chmod(0o700)
-            sync_folder(folder.parent)
+        missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
+        for each in reversed(missing):
+            each.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(each.parent)
     return folder
 
 
