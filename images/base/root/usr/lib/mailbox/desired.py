@@ -1,0 +1,91 @@
+"""The desired state that the host sends: its shape is checked here, once, completely."""
+
+import ipaddress
+import re
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}")
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
+ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
+LAYOUT = re.compile(r"[a-z]{2,5}(\([a-z0-9_-]+\))?(,[a-z]{2,5}(\([a-z0-9_-]+\))?){0,3}")
+LANGUAGE = re.compile(r"[a-z]{2}(-[A-Z]{2})?")
+SECURITY = ("tls", "starttls")
+
+
+class BadState(Exception):
+    """The desired state cannot be applied; the message names every reason."""
+
+
+def check(desired: object) -> dict:
+    """Return the desired state if it is one, else raise BadState with all that is wrong."""
+    if not isinstance(desired, dict):
+        raise BadState("the desired state is not an object")
+    if desired.get("version") != 1:
+        raise BadState(f"version {desired.get('version')!r} of the desired state is not known here")
+    problems = [*_profile(desired), *_hosts(desired), *_settings(desired), *_account(desired)]
+    if problems:
+        raise BadState("; ".join(problems))
+    return desired
+
+
+def _profile(desired: dict) -> list[str]:
+    profile = _table(desired, "profile")
+    problems = _match(profile, "profile.name", NAME) + _match(profile, "profile.colour", COLOUR)
+    if not isinstance(_table(desired, "volume").get("blank"), bool):
+        problems.append("volume.blank is not true or false")
+    return problems
+
+
+def _hosts(desired: dict) -> list[str]:
+    hosts = desired.get("hosts")
+    if not isinstance(hosts, dict):
+        return ["hosts is not an object"]
+    bad_names = [f"hosts: {name!r} is no host name" for name in hosts if not HOST.fullmatch(name)]
+    bad_addresses = [
+        f"hosts: {address!r} is no loopback address"
+        for address in hosts.values()
+        if not _is_loopback(address)
+    ]
+    return bad_names + bad_addresses
+
+
+def _is_loopback(address: object) -> bool:
+    try:
+        return isinstance(address, str) and ipaddress.IPv4Address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _settings(desired: dict) -> list[str]:
+    problems = _match(desired, "time_zone", ZONE)
+    problems += _match(desired, "keyboard", LAYOUT) + _match(desired, "language", LANGUAGE)
+    for name, kind in (("ca", list), ("openpgp", dict), ("policy", dict)):
+        if not isinstance(desired.get(name, kind()), kind):
+            problems.append(f"{name} is not of the expected form")
+    return problems
+
+
+def _account(desired: dict) -> list[str]:
+    account = _table(desired, "account")
+    problems = [] if isinstance(account.get("address"), str) else ["account.address is not text"]
+    for name in ("incoming", "outgoing"):
+        server = _table(account, name)
+        problems += _match(server, f"account.{name}.host", HOST)
+        if server.get("security") not in SECURITY:
+            problems.append(f"account.{name}.security is neither tls nor starttls")
+        port = server.get("port")
+        if not isinstance(port, int) or not 0 < port < 65536:
+            problems.append(f"account.{name}.port is no port")
+    return problems
+
+
+def _table(parent: dict, name: str) -> dict:
+    value = parent.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _match(table: dict, path: str, pattern: re.Pattern[str]) -> list[str]:
+    value = table.get(path.rpartition(".")[2])
+    if isinstance(value, str) and pattern.fullmatch(value):
+        return []
+    return [f"{path} is missing or not valid"]
