@@ -1,0 +1,259 @@
+"""`make demo`: the main job from end to end, with real parts, and a report of what was proven.
+
+KEEP=1 leaves the mailbox open and says how to look at it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from demo.correspondent import Person, Reading
+from demo.letters import ordinary
+from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
+from demo.proof import Composed, Facts, Proof, Shown, through
+from demo.session import Session, find_bytes
+
+NAME = "demo"
+IMAP, SMTP = "imap.kunde.test", "smtp.kunde.test"
+
+
+class DemoError(Exception):
+    """Something that the demonstration claims is not true."""
+
+
+@dataclass
+class Report:
+    """What was proven, and how long each step took."""
+
+    rows: list[tuple[str, float, str]] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[list[str]]:
+        """Time a step; the body appends what it proved."""
+        print(f"== {title}", flush=True)
+        begun = time.monotonic()
+        proven: list[str] = []
+        yield proven
+        self.rows.append((title, time.monotonic() - begun, "; ".join(proven)))
+        print(f"   {self.rows[-1][1]:.1f} s: {self.rows[-1][2]}", flush=True)
+
+    def print(self) -> None:
+        """The short report at the end."""
+        print("\nWhat was proven:")
+        for title, seconds, proven in self.rows:
+            print(f"  {seconds:7.1f} s  {title}")
+            print(f"             {proven}")
+
+
+def root_folder() -> Path:
+    """Where the demonstration keeps its image between runs, and everything else during one."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("DEMO_HOME") or Path(cache) / "mailbox-demo")
+
+
+def onboard_arguments(server: MailServer, customer: Person, partner: Person) -> list[str]:
+    """The flags of `mailbox onboard` for the demonstration's customer."""
+    authority = server.folder / "ca-for-mailbox.pem"
+    authority.write_text(server.authority)
+    return [
+        *("--address", CUSTOMER, "--display-name", "Anna Kundin"),
+        *("--imap", IMAP, "--smtp", SMTP, "--ca", str(authority)),
+        *("--connect-to", f"{IMAP}:993:127.0.0.1:{server.ports.imaps}"),
+        *("--connect-to", f"{SMTP}:465:127.0.0.1:{server.ports.submissions}"),
+        *("--key", customer.fingerprint, "--correspondent", partner.fingerprint),
+        *("--colour", "green", "--size", "2G", "--signature", "Anna Kundin, Kunde GmbH"),
+        *("--password-stdin", "--marionette"),
+    ]
+
+
+def prove(session: Session, name: str = NAME) -> Proof:
+    """Questions to the Thunderbird in a mailbox's machine, asked through the channel."""
+
+    def run(program: bytes) -> bytes:
+        return session.mailbox("run", name, "--", "python3", "-", input=program, check=False).stdout
+
+    return Proof(through(run), deadline_s=240)
+
+
+def require(truth: object, claim: str) -> str:
+    """The claim, when it is true."""
+    if not truth:
+        raise DemoError(f"not true: {claim}")
+    return claim
+
+
+class Demo:
+    """One run of the demonstration."""
+
+    def __init__(self, session: Session, server: MailServer, customer: Person, partner: Person):
+        self.session = session
+        self.server = server
+        self.customer = customer
+        self.partner = partner
+        self.report = Report()
+        self.canary = f"canary-{secrets.token_hex(8)}"
+        self.subject = "Vertraulich: Vertragsentwurf"
+        self.screenshot = session.root / "screenshot.png"
+
+    def deliver(self) -> None:
+        """Put ordinary mail and one signed and encrypted message into the inbox."""
+        for message in ordinary(self.partner.sender, self.customer.sender):
+            self.server.deliver(message, CUSTOMER)
+        text = f"Sehr geehrte Frau Kundin,\n\nder Entwurf: {self.canary}\n\nBert\n"
+        self.server.deliver(self.partner.letter(self.customer, self.subject, text), CUSTOMER)
+
+    def build_image(self) -> None:
+        with self.report.step("Build the guest image (once)") as proven:
+            self.session.mailbox("image", "build", "thunderbird", stderr=None)  # type: ignore[arg-type]
+            proven.append(self.session.mailbox("image", "verify").text.strip())
+
+    def clean_up_earlier(self) -> None:
+        listed = json.loads(self.session.mailbox("list", "--json").stdout)
+        for name in (entry["name"] for entry in listed):
+            self.session.mailbox("shred", name, "--yes")
+
+    def onboard(self) -> None:
+        with self.report.step("Onboard the customer") as proven:
+            arguments = onboard_arguments(self.server, self.customer, self.partner)
+            password = self.server.password(CUSTOMER).encode() + b"\n"
+            self.session.mailbox("onboard", NAME, "--reuse-name", *arguments, input=password)
+            proven.append("login and certificate checked, keys taken, volume made")
+
+    def open(self, title: str) -> None:
+        with self.report.step(title) as proven:
+            ran = self.session.mailbox("open", NAME, "--headless", "--json", stderr=None)  # type: ignore[arg-type]
+            seconds = json.loads(ran.stdout)["facts"]["seconds"]
+            slowest = ", ".join(f"{step} {value:.1f} s" for step, value in seconds.items())
+            proven.append(f"the mail client is ready ({slowest})")
+
+    def read(self) -> Shown:
+        proof = prove(self.session)
+        with self.report.step("Read the encrypted message in Thunderbird") as proven:
+            facts = proof.facts(messages=4)
+            proven.append(require(_has_account(facts), "the account is there"))
+            proven.append(require(not facts.offline, "the inbox is synchronised"))
+            shown = proof.open(
+                subject=self.subject, expect={"encrypted": "ok", "signed": "verified"}
+            )
+            proven.append(require(shown.encrypted == "ok", "the message is decrypted"))
+            proven.append(require(self.canary in shown.body, "its plaintext is shown"))
+            proven.append(require(shown.signed == "verified", "its signature is good and accepted"))
+            proven.append(require(not proof.dialogs(), "no dialog lies over the window"))
+        self.take_screenshot()
+        return shown
+
+    def take_screenshot(self) -> None:
+        with self.report.step("Take a screenshot") as proven:
+            self.session.mailbox("screenshot", NAME, str(self.screenshot))
+            proven.append(str(self.screenshot))
+
+    def answer(self) -> None:
+        answer = f"reply-{secrets.token_hex(6)}"
+        with self.report.step("Reply, signed and encrypted") as proven:
+            composed: Composed = prove(self.session).reply(f"Danke! {answer}", subject=self.subject)
+            proven.append(require(composed.sent, "Thunderbird sent it"))
+            message = self.server.wait_for_messages(CORRESPONDENT, 1, deadline_s=120)[-1]
+            reading: Reading = self.partner.read(message)
+            proven.append(require(reading.decrypted, "the correspondent's GnuPG decrypts it"))
+            proven.append(require(answer in reading.text, "it says what was written"))
+            good = reading.signature == "good" and reading.signer == self.customer.fingerprint
+            proven.append(require(good, "its signature is the customer's"))
+
+    def close(self) -> None:
+        with self.report.step("Close") as proven:
+            self.session.mailbox("close", NAME)
+            status = json.loads(self.session.mailbox("status", NAME, "--json").stdout)
+            proven.append(require(status["machine"] == "closed", "no machine is left"))
+            left = find_bytes(self.session.folders, [self.canary.encode()])
+            proven.append(require(not left, "no plaintext of the message on this computer"))
+
+    def look_again(self) -> None:
+        with self.report.step("Look whether everything is still there") as proven:
+            proof = prove(self.session)
+            facts = proof.facts(messages=4)
+            proven.append(require(_has_account(facts), "one account, the same"))
+            shown = proof.open(
+                subject=self.subject, expect={"encrypted": "ok", "signed": "verified"}
+            )
+            proven.append(require(self.canary in shown.body, "the message is readable as before"))
+
+    def shred(self) -> None:
+        with self.report.step("Shred") as proven:
+            self.session.mailbox("shred", NAME, "--yes")
+            # The server's and the two people's own folders are not the mailbox's.
+            needles = [self.canary.encode(), CUSTOMER.encode()]
+            left = find_bytes((self.session.home, *self._libvirt_folders()), needles)
+            proven.append(require(not left, f"no trace of message or address {left or ''}".strip()))
+            volumes = list((self.session.home / "data" / "volumes").iterdir())
+            proven.append(require(not volumes, "no volume is left"))
+
+    def _libvirt_folders(self) -> tuple[Path, ...]:
+        xdg = self.session.root / "xdg"
+        return (xdg, self.session.runtime / "libvirt")
+
+    def keep(self) -> None:
+        """Leave the mailbox open until Enter is pressed."""
+        assigned = ("MAILBOX_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+        variables = " ".join(f"{key}={self.session.env[key]}" for key in assigned)
+        print("\nThe mailbox is open. In another terminal:")
+        print(f"  {variables} virt-viewer -c qemu:///session --attach mailbox-{NAME}")
+        print("Press Enter here to go on; then it is closed and shredded.", flush=True)
+        sys.stdin.readline()
+
+
+def _has_account(facts: Facts) -> bool:
+    return [account.get("type") for account in facts.accounts].count("imap") == 1
+
+
+def run(root: Path, *, keep: bool) -> Report:
+    """The demonstration from end to end."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        session = stack.enter_context(Session(root))
+        server = stack.enter_context(MailServer())
+        own_home = Path(session.env["GNUPGHOME"])
+        customer = stack.enter_context(Person("Anna Kundin", CUSTOMER, home=own_home))
+        partner = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
+        partner.learn(customer.public_key(), certify=True)
+        customer.learn(partner.public_key())
+        demo = Demo(session, server, customer, partner)
+        stack.callback(lambda: session.mailbox("close", "--all", check=False))
+        demo.build_image()
+        demo.clean_up_earlier()
+        demo.deliver()
+        demo.onboard()
+        demo.open("Open the mailbox")
+        demo.read()
+        demo.answer()
+        demo.close()
+        demo.open("Open it again")
+        demo.look_again()
+        if keep:
+            demo.keep()
+        demo.close()
+        demo.shred()
+        demo.report.print()
+        print(f"\nThe screenshot: {demo.screenshot}")
+    return demo.report
+
+
+def main() -> int:
+    """The entry point of `make demo`."""
+    try:
+        run(root_folder(), keep=os.environ.get("KEEP") == "1")
+    except DemoError as error:
+        print(f"The demonstration failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
