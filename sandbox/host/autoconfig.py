@@ -6,6 +6,7 @@ which refuses document types and entities (the standard parser expands them).
 
 from __future__ import annotations
 
+import http.client
 import re
 import ssl
 import urllib.error
@@ -20,6 +21,7 @@ from typing import IO, Protocol
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
+from sandbox.host.servercert import one_line
 from sandbox.model.endpoints import Endpoint, Security, host_problem, port_problem
 
 MAX_DOCUMENT = 256 * 1024
@@ -158,6 +160,7 @@ def _opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPSHandler(context=context),
+        urllib.request.UnknownHandler(),  # says so for every other scheme
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _HttpsRedirects(),
@@ -184,7 +187,7 @@ def fetch_https(url: str, context: ssl.SSLContext | None = None) -> bytes:
         raise LookupFailedError(f"it answers {error.code}") from None
     except urllib.error.URLError as error:
         raise LookupFailedError(_network_reason(error.reason)) from None
-    except (OSError, ValueError, ArithmeticError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise LookupFailedError(_network_reason(error)) from None
     if len(untrusted_body) > MAX_DOCUMENT:
         raise LookupFailedError(f"the document is larger than {MAX_DOCUMENT // 1024} KiB")
@@ -198,4 +201,6 @@ def _network_reason(error: object) -> str:
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return str(error)[:100]
+    if isinstance(error, http.client.HTTPException):
+        return "it does not speak HTTP as it should"
+    return one_line(str(error), 100)

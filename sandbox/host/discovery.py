@@ -77,13 +77,22 @@ class _OAuthOnly(_Outcome):
     """The provider offers servers, but none that takes a password."""
 
 
-def discover(address: str, *, fetch: Fetch | None = None, dns: Dns | None = None) -> Search:
+def discover(address: str, *, fetch: Fetch | None = None, dns: Dns | None = None) -> Discovered:
     """The first place that knows usable servers for `address`.
 
     Raises:
         InvalidInputError: when `address` is none.
-        MailboxError: `oauth2-only` when the provider takes no passwords.
+        MailboxError: `servers-not-found` with all that was tried, or `oauth2-only` when the
+            provider takes no passwords.
     """
+    result = search(address, fetch=fetch, dns=dns)
+    if result.found is None:
+        raise _not_found(address, result.tried)
+    return result.found
+
+
+def search(address: str, *, fetch: Fetch | None = None, dns: Dns | None = None) -> Search:
+    """Like `discover`, but nothing found is a result too."""
     tried: list[Tried] = []
     for source, answer in candidates(address, fetch or fetch_https, dns or PublicDns()):
         if isinstance(answer, Discovered):
@@ -225,5 +234,15 @@ def _oauth_only(address: str, source: str) -> MailboxError:
         resolution="Ask the provider for an app password; if there is one, name the servers with "
         "--imap and --smtp.",
         code="oauth2-only",
+        exit_code=Exit.SERVER,
+    )
+
+
+def _not_found(address: str, tried: Sequence[Tried]) -> MailboxError:
+    return MailboxError(
+        f"No mail servers were found for {address}.",
+        details="\n".join(f"{each.source}: {each.outcome}" for each in tried),
+        resolution="Name them with --imap HOST[:PORT] and --smtp HOST[:PORT].",
+        code="servers-not-found",
         exit_code=Exit.SERVER,
     )

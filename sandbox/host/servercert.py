@@ -37,6 +37,8 @@ def context_for(ca_pem: str | None) -> ssl.SSLContext:
         MailboxError: `ca-invalid`.
     """
     try:
+        if ca_pem is not None and not ca_pem.strip():
+            raise ValueError("an empty text would silently mean the system's authorities")
         context = ssl.create_default_context(cadata=ca_pem)
     except (ssl.SSLError, ValueError):
         raise MailboxError(
