@@ -137,8 +137,10 @@ async def _execute(
     except (ExceptionGroup, asyncssh.Error, ConnectionError) as error:
         raise _translated(error) from None
     finally:
+        ended = working.done() and not working.cancelled() and working.exception() is None
         await _reap(working, feeding)
-        await _end(channel, process, pid[0] if pid else None)
+        if not ended and not channel.connection.is_closed():
+            await _end(channel, process, pid[0] if pid else None)
 
 
 async def _start(channel: Channel, command: str) -> Process:
@@ -279,8 +281,6 @@ async def _reap(*tasks: asyncio.Task[Any]) -> None:
 
 async def _end(channel: Channel, process: Process, pid: int | None) -> None:
     """End a command that still runs, gently first."""
-    if process.is_closing() or channel.connection.is_closed():
-        return
     if pid is not None:
         for name in ("TERM", "KILL"):
             if await _signal(channel, process, pid, name):

@@ -133,5 +133,6 @@ def serve_sshd(guest: Guest, conn: socket.socket) -> None:
     conn.sendall(ready_line(public))
     with (guest.folder / "sshd.log").open("ab") as log:
         environment = {"PATH": os.environ["PATH"], "HOME": str(guest.folder)}
+        fd = conn.fileno()
         command = [SSHD, "-i", "-e", "-f", str(config)]
-        subprocess.run(command, stdin=conn, stdout=conn, stderr=log, env=environment, check=False)
+        subprocess.run(command, stdin=fd, stdout=fd, stderr=log, env=environment, check=False)

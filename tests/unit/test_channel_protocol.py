@@ -46,7 +46,8 @@ REQUESTS = st.one_of(
 @given(FRAMES, st.integers(1, 50))
 def test_frames_survive_any_cutting(frames: list[Frame], size: int) -> None:
     data = b"".join(encode_frame(frame.stream, frame.payload) for frame in frames)
-    decoder, found = FrameDecoder(), []
+    decoder = FrameDecoder()
+    found: list[Frame] = []
     for start in range(0, len(data), size):
         found += decoder.feed(data[start : start + size])
     assert found == frames
