@@ -508,6 +508,7 @@ def test_a_damaged_cache_is_no_answer(tmp_path: Path, with_qemu: None, damage: s
             Level.WARNING,
         ),
         (KeyringFacts("keyrings.alt.file.PlaintextKeyring", False), Level.PROBLEM),
+        (KeyringFacts("keyring.backends.fail.Keyring", False), Level.PROBLEM),
         (
             KeyringFacts("keyring.backends.SecretService.Keyring", True, error="no bus"),
             Level.PROBLEM,

@@ -20,6 +20,8 @@ _INSTALL_PINENTRY = (
 
 def judge_keyring(facts: KeyringFacts) -> Verdict:
     """Volume keys rest in the keyring, so only a safe and unlocked one will do."""
+    if ".fail." in facts.backend:
+        return problem("No keyring is running on this computer", _KEYRING_REMEDY)
     if not facts.safe:
         return problem(
             f"The keyring backend {facts.backend} does not protect what it stores", _KEYRING_REMEDY
