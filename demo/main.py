@@ -253,7 +253,3 @@ def main() -> int:
         print(f"The demonstration failed: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,6 +21,8 @@ def discoverer(printer: Printer, *, interactive: bool, yes: bool) -> Callable[[s
         found = discovery.discover(address)
         printer.note(f"Found at {found.source}:")
         printer.note(f"  IMAP {found.imap}, SMTP {found.smtp}, login {found.login}")
+        if found.doubt:
+            printer.warn(found.doubt)
         if not yes and not (interactive and click.confirm("Use them?", default=True, err=True)):
             if interactive:
                 return Answers()

@@ -1,0 +1,21 @@
+# Each target installs what it needs first (scripts/run).
+
+.PHONY: demo test check unit bench install
+
+demo: ## the main job from end to end; KEEP=1 leaves the mailbox open
+	scripts/run python -m demo
+
+test: ## everything: formatting, types, unit, host and machine tests
+	scripts/run scripts/test
+
+check: ## formatting, lint and types
+	scripts/run scripts/test check
+
+unit: ## the tests that need no daemon, in seconds
+	scripts/run pytest tests/unit
+
+bench: ## times of open against a stock machine
+	scripts/run python -m benchmarks.open
+
+install: ## the `mailbox` command for this user
+	scripts/install
