@@ -12,7 +12,6 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 Json = dict[str, Any]
@@ -39,7 +38,7 @@ const headersOf = folder => [...folder.messages];
 const subjectOf = header => header.mime2DecodedSubject;
 
 const SHEETS = "dialog[open], .dialogBox, account-hub-container, .in-app-notification-container";
-const QUIET = ["mail:3pane", "msgcompose", "mail:messageWindow"];
+const QUIET = ["mail:3pane", "msgcompose", "mail:messageWindow", "alert:alert"];
 // Everything that can lie over a window and wait for a person.
 function dialogs() {
   const found = [];
@@ -265,6 +264,10 @@ class MarionetteError(Exception):
     """Thunderbird did not answer, or said no."""
 
 
+class ModalDialogError(MarionetteError):
+    """A question to the person lies over Thunderbird's windows; its text."""
+
+
 class Marionette:
     """One session with a Thunderbird that was started with -marionette."""
 
@@ -272,7 +275,8 @@ class Marionette:
         self._socket = _connect(port, deadline_s)
         self._number = 0
         self._receive()  # its greeting
-        self.call("WebDriver:NewSession", {"capabilities": {}})
+        # Questions to the person are reported, not answered.
+        self.call("WebDriver:NewSession", {"unhandledPromptBehavior": "ignore"})
         self.call("Marionette:SetContext", {"value": "chrome"})
 
     def close(self) -> None:
@@ -309,6 +313,8 @@ class Marionette:
         _, number, error, result = self._receive()
         if number != self._number:
             raise MarionetteError("answer to another command")
+        if error and error.get("error") == "unexpected alert open":
+            raise ModalDialogError(self.call("WebDriver:GetAlertText", {})["value"])
         if error:
             raise MarionetteError(f"{error.get('error')}: {error.get('message')}")
         return result
@@ -341,16 +347,19 @@ def _connect(port: int, deadline_s: float) -> socket.socket:
             time.sleep(0.2)
 
 
-def perform(task: Json, *, announce: Callable[[str], None] = lambda _: None) -> Json:
+def perform(task: Json) -> Json:
     """Do one task; returns its result, or {"error": ...}."""
     task = {"deadline_s": 60, "port": 2828, **task}
     try:
         session = Marionette(task["port"], deadline_s=task["deadline_s"])
         try:
-            announce("connected")
             return session.run(SCRIPTS[task["do"]], task)
         finally:
             session.close()
+    except ModalDialogError as error:
+        if task["do"] == "dialogs":
+            return {"dialogs": [{"kind": "modal", "text": str(error)}]}
+        return {"error": f"a question waits for an answer: {error}"}
     except (MarionetteError, OSError, KeyError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
 

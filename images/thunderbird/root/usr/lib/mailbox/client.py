@@ -164,12 +164,11 @@ def _as_user() -> Mapping[str, Any]:
 def _own(path: Path) -> None:
     account = _mail_user()
     if account is not None:
-        os.chown(path, account.pw_uid, account.pw_gid)
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
 def _make_private_folder(path: Path) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.chmod(0o700)
     _own(path)
 
 
