@@ -59,6 +59,11 @@ def root_folder() -> Path:
     return Path(os.environ.get("DEMO_HOME") or Path(cache) / "mailbox-demo")
 
 
+def image_folder() -> Path:
+    """The images that demonstration and tests share."""
+    return root_folder() / "images"
+
+
 def onboard_arguments(server: MailServer, customer: Person, partner: Person) -> list[str]:
     """The flags of `mailbox onboard` for the demonstration's customer."""
     authority = server.folder / "ca-for-mailbox.pem"
@@ -217,7 +222,7 @@ def run(root: Path, *, keep: bool) -> Report:
     """The demonstration from end to end."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
-        session = stack.enter_context(Session(root))
+        session = stack.enter_context(Session(root, images=image_folder()))
         server = stack.enter_context(MailServer())
         own_home = Path(session.env["GNUPGHOME"])
         customer = stack.enter_context(Person("Anna Kundin", CUSTOMER, home=own_home))

@@ -42,8 +42,10 @@ class Ran:
 class Session:
     """Folders below `root` and the daemons that use them; use as a context manager."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, images: Path | None = None) -> None:
         self.root = root
+        if images is not None:
+            _share(images, self.home / "data" / "images")
         # UNIX sockets need a short path, whatever the root's is.
         self.runtime = Path(tempfile.mkdtemp(prefix="mbx-"))
         self.env = self._environment()
@@ -165,12 +167,22 @@ class Session:
         errors = (done.stderr or b"").decode(errors="replace")
         ran = Ran(command, done.returncode, done.stdout, errors, time.monotonic() - begun)
         if check and done.returncode != 0:
-            raise SessionError(f"{' '.join(command)} failed ({done.returncode}): {(errors or ran.text)[-1500:]}")
+            raise SessionError(
+                f"{' '.join(command)} failed ({done.returncode}): {(errors or ran.text)[-1500:]}"
+            )
         return ran
 
     def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Run any program in this session."""
         return subprocess.run(command, env=self.env, check=True, capture_output=True, **options)
+
+
+def _share(images: Path, link: Path) -> None:
+    """Let several sessions use one folder of images: building one takes minutes."""
+    images.mkdir(mode=0o700, parents=True, exist_ok=True)
+    link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not link.exists():
+        link.symlink_to(images)
 
 
 def find_bytes(folders: Sequence[Path], needles: Sequence[bytes]) -> list[tuple[Path, bytes]]:

@@ -8,6 +8,7 @@ import click
 
 from sandbox.cli.onboarding import Answers
 from sandbox.cli.output import Printer
+from sandbox.model.endpoints import Endpoint
 from sandbox.model.errors import Exit, MailboxError
 
 
@@ -32,6 +33,11 @@ def discoverer(printer: Printer, *, interactive: bool, yes: bool) -> Callable[[s
                 code="servers-not-confirmed",
                 exit_code=Exit.USAGE,
             )
-        return Answers(imap=str(found.imap), smtp=str(found.smtp), login=found.login)
+        return Answers(imap=_said(found.imap), smtp=_said(found.smtp), login=found.login)
 
     return discover
+
+
+def _said(endpoint: Endpoint) -> str:
+    """The endpoint as a person would name it, its transport security included."""
+    return f"{endpoint}/{endpoint.security}"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 
+# sharp s, final sigma, joiners: Python's IDNA 2003 maps them, the registries' IDNA 2008 does not.
+_AMBIGUOUS = frozenset("\u00df\u03c2\u200c\u200d")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 
 
@@ -49,6 +51,8 @@ def host_problem(host: str) -> str | None:
         pass
     else:
         return f"{host!r} is an address: a certificate and an allow-list need the server's name"
+    if _AMBIGUOUS.intersection(host):
+        return f"{host!r} must be written in its ASCII form (xn--...): IDNA versions disagree on it"
     try:
         ascii_name = host.encode("idna").decode("ascii").lower()
     except UnicodeError:
@@ -73,21 +77,25 @@ def default_security(port: int) -> Security:
 
 
 def parse_server(text: str, default_port: int) -> Endpoint:
-    """`HOST[:PORT]` as an endpoint.
+    """`HOST[:PORT][/tls|/starttls]` as an endpoint; without a word, as belongs to the port.
 
     Raises:
         ValueError: with what is wrong, when host or port is malformed.
     """
-    host, separator, port_text = text.strip().rpartition(":")
+    place, slash, word = text.strip().partition("/")
+    if slash and word not in tuple(Security):
+        raise ValueError(f"{word!r} is not tls or starttls")
+    host, separator, port_text = place.rpartition(":")
     if not separator:
-        host, port_text = text.strip(), str(default_port)
+        host, port_text = place, str(default_port)
     problem = host_problem(host)
     if problem:
         raise ValueError(problem)
     if not port_text.isascii() or not port_text.isdigit() or port_problem(int(port_text)):
         raise ValueError(f"{port_text!r} is not a port (1 to 65535)")
     port = int(port_text)
-    return Endpoint(host.encode("idna").decode("ascii").lower(), port, default_security(port))
+    security = Security(word) if slash else default_security(port)
+    return Endpoint(host.encode("idna").decode("ascii").lower(), port, security)
 
 
 def parse_connect(text: str) -> tuple[str, int, str, int]:

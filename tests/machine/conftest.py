@@ -1,0 +1,96 @@
+"""One customer's world for all tests that boot a machine: an emulated boot takes a minute."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from demo.correspondent import Person
+from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
+from demo.main import image_folder, onboard_arguments, prove
+from demo.proof import Proof
+from demo.session import Ran, Session
+
+NAME = "kunde-a"
+SUBJECT = "Vertraulich: Vertragsentwurf"
+
+
+@dataclass
+class World:
+    """A session with one onboarded mailbox, its mail server and its correspondent."""
+
+    session: Session
+    server: MailServer
+    customer: Person
+    partner: Person
+    canary: str
+
+    def mailbox(self, *arguments: str, **options: object) -> Ran:
+        """Run the command as a user would."""
+        return self.session.mailbox(*arguments, **options)  # type: ignore[arg-type]
+
+    def open(self) -> Ran:
+        """Open the mailbox; an open one is left as it is."""
+        return self.mailbox("open", NAME, "--headless", "--json")
+
+    def inside(self, *command: str, root: bool = False, check: bool = False) -> Ran:
+        """Run a command in the machine."""
+        flags = ("--root",) if root else ()
+        return self.mailbox("run", NAME, *flags, "--", *command, check=check)
+
+    def python_inside(self, program: str, *, root: bool = False) -> str:
+        """Run a Python program in the machine; returns what it prints."""
+        flags = ("--root",) if root else ()
+        command = ("run", NAME, *flags, "--", "python3", "-")
+        return self.mailbox(*command, input=program.encode()).text.strip()
+
+    @property
+    def volume(self) -> Path:
+        """The volume's file on this computer."""
+        return self.session.home / "data" / "volumes" / f"{NAME}.luks"
+
+    @property
+    def proof(self) -> Proof:
+        """Questions to the Thunderbird in the machine."""
+        return prove(self.session, NAME)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    if shutil.which("mmdebstrap") is None or shutil.which("dovecot", path="/usr/sbin") is None:
+        pytest.skip("mmdebstrap or dovecot is not installed; `make test` installs them")
+    root = tmp_path_factory.mktemp("world")
+    with ExitStack() as stack:
+        session = stack.enter_context(Session(root, images=image_folder()))
+        server = stack.enter_context(MailServer())
+        home = Path(session.env["GNUPGHOME"])
+        customer = stack.enter_context(Person("Anna Kundin", CUSTOMER, home=home))
+        partner = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
+        partner.learn(customer.public_key(), certify=True)
+        customer.learn(partner.public_key())
+        world = World(session, server, customer, partner, f"canary-{secrets.token_hex(8)}")
+        stack.callback(lambda: session.mailbox("close", "--all", check=False))
+        session.mailbox("image", "build")
+        _deliver(world)
+        arguments = onboard_arguments(server, customer, partner)
+        password = server.password(CUSTOMER).encode() + b"\n"
+        session.mailbox("onboard", NAME, *arguments, input=password)
+        yield world
+
+
+def _deliver(world: World) -> None:
+    letter = world.partner.letter(world.customer, SUBJECT, f"Der Entwurf: {world.canary}\n")
+    world.server.deliver(letter, CUSTOMER)
+
+
+@pytest.fixture
+def opened(world: World) -> World:
+    """The world with its mailbox open."""
+    world.open()
+    return world
