@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from email import message_from_bytes
 from pathlib import Path
 
 from demo.correspondent import Person, Reading
@@ -88,6 +89,11 @@ def prove(session: Session, name: str = NAME) -> Proof:
     return Proof(through(run), deadline_s=240)
 
 
+def message_id(message: bytes) -> str:
+    """The Message-ID of a message, without its angle brackets (RFC 5322)."""
+    return str(message_from_bytes(message)["Message-ID"]).strip("<> ")
+
+
 def require(truth: object, claim: str) -> str:
     """The claim, when it is true."""
     if not truth:
@@ -106,14 +112,19 @@ class Demo:
         self.report = Report()
         self.canary = f"canary-{secrets.token_hex(8)}"
         self.subject = "Vertraulich: Vertragsentwurf"
+        # Until it is decrypted, its protected subject cannot name the message.
+        self.letter = partner.letter(customer, self.subject, self._text())
+        self.which = {"message_id": message_id(self.letter)}
         self.screenshot = session.root / "screenshot.png"
 
     def deliver(self) -> None:
         """Put ordinary mail and one signed and encrypted message into the inbox."""
         for message in ordinary(self.partner.sender, self.customer.sender):
             self.server.deliver(message, CUSTOMER)
-        text = f"Sehr geehrte Frau Kundin,\n\nder Entwurf: {self.canary}\n\nBert\n"
-        self.server.deliver(self.partner.letter(self.customer, self.subject, text), CUSTOMER)
+        self.server.deliver(self.letter, CUSTOMER)
+
+    def _text(self) -> str:
+        return f"Sehr geehrte Frau Kundin,\n\nder Entwurf: {self.canary}\n\nBert\n"
 
     def build_image(self) -> None:
         with self.report.step("Build the guest image (once)") as proven:
@@ -145,11 +156,10 @@ class Demo:
             facts = proof.facts(messages=4)
             proven.append(require(_has_account(facts), "the account is there"))
             proven.append(require(not facts.offline, "the inbox is synchronised"))
-            shown = proof.open(
-                subject=self.subject, expect={"encrypted": "ok", "signed": "verified"}
-            )
+            shown = proof.open(**self.which, expect={"encrypted": "ok", "signed": "verified"})
             proven.append(require(shown.encrypted == "ok", "the message is decrypted"))
             proven.append(require(self.canary in shown.body, "its plaintext is shown"))
+            proven.append(require(shown.subject == self.subject, "its protected subject, too"))
             proven.append(require(shown.signed == "verified", "its signature is good and accepted"))
             proven.append(require(not proof.dialogs(), "no dialog lies over the window"))
         self.take_screenshot()
@@ -163,7 +173,7 @@ class Demo:
     def answer(self) -> None:
         answer = f"reply-{secrets.token_hex(6)}"
         with self.report.step("Reply, signed and encrypted") as proven:
-            composed: Composed = prove(self.session).reply(f"Danke! {answer}", subject=self.subject)
+            composed: Composed = prove(self.session).reply(f"Danke! {answer}", **self.which)
             proven.append(require(composed.sent, "Thunderbird sent it"))
             message = self.server.wait_for_messages(CORRESPONDENT, 1, deadline_s=120)[-1]
             reading: Reading = self.partner.read(message)
@@ -185,9 +195,7 @@ class Demo:
             proof = prove(self.session)
             facts = proof.facts(messages=4)
             proven.append(require(_has_account(facts), "one account, the same"))
-            shown = proof.open(
-                subject=self.subject, expect={"encrypted": "ok", "signed": "verified"}
-            )
+            shown = proof.open(**self.which, expect={"encrypted": "ok", "signed": "verified"})
             proven.append(require(self.canary in shown.body, "the message is readable as before"))
 
     def shred(self) -> None:

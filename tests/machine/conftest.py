@@ -13,7 +13,7 @@ import pytest
 
 from demo.correspondent import Person
 from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
-from demo.main import image_folder, onboard_arguments, prove
+from demo.main import image_folder, message_id, onboard_arguments, prove
 from demo.proof import Proof
 from demo.session import Ran, Session
 
@@ -30,6 +30,7 @@ class World:
     customer: Person
     partner: Person
     canary: str
+    letter: str
 
     def mailbox(self, *arguments: str, **options: object) -> Ran:
         """Run the command as a user would."""
@@ -74,19 +75,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         partner = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
         partner.learn(customer.public_key(), certify=True)
         customer.learn(partner.public_key())
-        world = World(session, server, customer, partner, f"canary-{secrets.token_hex(8)}")
+        canary = f"canary-{secrets.token_hex(8)}"
+        letter = partner.letter(customer, SUBJECT, f"Der Entwurf: {canary}\n")
+        world = World(session, server, customer, partner, canary, message_id(letter))
         stack.callback(lambda: session.mailbox("close", "--all", check=False))
         session.mailbox("image", "build")
-        _deliver(world)
+        server.deliver(letter, CUSTOMER)
         arguments = onboard_arguments(server, customer, partner)
         password = server.password(CUSTOMER).encode() + b"\n"
         session.mailbox("onboard", NAME, *arguments, input=password)
         yield world
-
-
-def _deliver(world: World) -> None:
-    letter = world.partner.letter(world.customer, SUBJECT, f"Der Entwurf: {world.canary}\n")
-    world.server.deliver(letter, CUSTOMER)
 
 
 @pytest.fixture

@@ -17,13 +17,16 @@ def test_open_makes_the_client_usable(opened: World) -> None:
 
 
 def test_encrypted_mail_is_shown_decrypted_and_verified(opened: World) -> None:
-    shown = opened.proof.open(subject=SUBJECT, expect={"encrypted": "ok", "signed": "verified"})
+    shown = opened.proof.open(
+        message_id=opened.letter, expect={"encrypted": "ok", "signed": "verified"}
+    )
     assert opened.canary in shown.body
     assert (shown.encrypted, shown.signed) == ("ok", "verified")
+    assert shown.subject == SUBJECT
 
 
 def test_a_reply_is_signed_and_encrypted_by_itself(opened: World) -> None:
-    composed = opened.proof.reply("Einverstanden.", subject=SUBJECT)
+    composed = opened.proof.reply("Einverstanden.", message_id=opened.letter)
     assert composed.sent, composed
     message = opened.server.wait_for_messages(CORRESPONDENT, 1, deadline_s=120)[-1]
     assert b"Einverstanden" not in message

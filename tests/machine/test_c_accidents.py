@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from demo.session import find_bytes
-from tests.machine.conftest import NAME, SUBJECT, World
+from tests.machine.conftest import NAME, World
 
 
 def _pid(pattern: str, world: World) -> int:
@@ -51,7 +51,9 @@ def test_close_leaves_ciphertext_only(opened: World) -> None:
 
 
 def test_mail_and_settings_are_there_after_reopening(opened: World) -> None:
-    shown = opened.proof.open(subject=SUBJECT, expect={"encrypted": "ok", "signed": "verified"})
+    shown = opened.proof.open(
+        message_id=opened.letter, expect={"encrypted": "ok", "signed": "verified"}
+    )
     assert opened.canary in shown.body
     facts = opened.proof.facts(messages=1)
     assert [account["type"] for account in facts.accounts].count("imap") == 1
