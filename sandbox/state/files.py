@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,8 +49,18 @@ def replace(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
 
 
+def remove_unfinished(path: Path) -> None:
+    """Remove what a killed `replace` of this file left; the caller holds the profile's lock."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
+    with readable_errors(path):
+        left = [each for each in path.parent.glob(".*.tmp") if pattern.fullmatch(each.name)]
+        for each in left:
+            each.unlink(missing_ok=True)
+
+
 def remove(path: Path) -> None:
-    """Remove a file, durably; one that is not there is removed already."""
+    """Remove a file and what was left of it, durably; one that is gone is removed already."""
+    remove_unfinished(path)
     with readable_errors(path):
         if path.exists() or path.is_symlink():
             path.unlink()

@@ -69,10 +69,11 @@ class Records:
     def save(self, profile: Profile) -> None:
         """Write the profile, durably."""
         document = tomli_w.dumps(write_profile(profile), multiline_strings=True)
-        files.replace(self._paths.profile(profile.name), document.encode())
+        self.save_text(profile.name, document.encode())
 
     def save_text(self, name: str, content: bytes) -> None:
         """Write the text of a profile's file that `parse` has accepted."""
+        files.remove_unfinished(self._paths.profile(name))
         files.replace(self._paths.profile(name), content)
 
     def remove(self, name: str) -> None:
@@ -103,6 +104,7 @@ class Records:
 
     def bury(self, name: str, profile_id: str) -> None:
         """Leave the tombstone of a profile; an existing one of the same profile stays."""
+        files.remove_unfinished(self._paths.tombstone(name))
         known = self.tombstone(name)
         if known and known.profile_id == profile_id:
             return

@@ -1,0 +1,560 @@
+"""In-memory hosts that keep honest: every port of `sandbox/ports.py`, without a daemon.
+
+The world rests in one JSON file, so that a second process (or the next command after a kill) sees
+what the first one did. Every effect passes through `World.point` before and after it happens.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
+from unittest import mock
+
+from sandbox.host import process, volumes
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.onboard import KeyChoice, Wish
+from sandbox.model.endpoints import Endpoint
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.keys import ExportedKeys, Key
+from sandbox.model.machine import Image, MachineSpec, MachineState, domain_name
+from sandbox.model.profile import Account, Display, Machine, Policy, Settings
+from sandbox.state.paths import Paths
+from sandbox.state.records import Records
+
+SHIPPED = Path(__file__).parents[2] / "profiles"
+NAME = "clientA"
+PASSWORD = "s3cret-mail-password"
+OWN = "A" * 40
+BERT = "B" * 40
+EXIT_KILLED = 137
+_PAYLOAD = 1024
+_SIGNATURE = b"FILESYSTEM"
+_EMPTY: dict[str, Any] = {"vault": {}, "machines": {}, "secrets": {}, "wardens": {}}
+
+
+@dataclass
+class GuestManners:
+    """How the machine behaves."""
+
+    silent: bool = False
+    hangs: bool = False
+    error: tuple[str, str] | None = None
+    warnings: tuple[tuple[str, str], ...] = ()
+    dies: bool = False
+
+
+class World:
+    """What is outside of `mailbox`: its state, its faults, and the moments it may be killed at."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.guest = GuestManners()
+        self.faults: dict[str, BaseException] = {}
+        self.labels: list[str] = []
+        self.kill_at: int | None = None
+        self.watch: Callable[[str], object] = lambda _label: None
+        self.said: list[str] = []
+        self.warned: list[str] = []
+        self.desired: list[Mapping[str, Any]] = []
+        self.keys: dict[str, tuple[str, str]] = {OWN: ("anna@kunde.test", ""), BERT: ("b@p.test", "")}
+        self._file = root / "world.json"
+
+    @property
+    def state(self) -> dict[str, Any]:
+        if not self._file.exists():
+            return {key: {} for key in _EMPTY}
+        state: dict[str, Any] = json.loads(self._file.read_text())
+        return state
+
+    def point(self, label: str) -> None:
+        """A moment between two things that happen; the process may end here."""
+        self.labels.append(label)
+        self.watch(label)
+        if self.kill_at == len(self.labels):
+            os._exit(EXIT_KILLED)
+
+    @contextlib.contextmanager
+    def change(self, label: str) -> Iterator[dict[str, Any]]:
+        """One effect: the state as it is, kept as it was made."""
+        self.point(f"before {label}")
+        if label in self.faults:
+            raise self.faults[label]
+        state = self.state
+        yield state
+        self._file.write_text(json.dumps(state))
+        self.point(f"after {label}")
+
+    # Progress (sandbox.lifecycle.engine.Progress)
+
+    def step(self, title: str) -> None:
+        self.said.append(title)
+
+    def detail(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+class FakeVault:
+    """A keyring that keeps, finds and forgets."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @staticmethod
+    def new_key() -> bytes:
+        return base64.b64encode(os.urandom(32))
+
+    def check(self) -> None:
+        with self._world.change("vault.check"):
+            pass
+
+    def put(self, profile: uuid.UUID, kind: str, secret: str) -> None:
+        with self._world.change(f"vault.put {kind}") as state:
+            state["vault"][f"{profile}/{kind}"] = secret
+
+    def get(self, profile: uuid.UUID, kind: str) -> str | None:
+        with self._world.change(f"vault.get {kind}") as state:
+            found: str | None = state["vault"].get(f"{profile}/{kind}")
+        return found
+
+    def delete(self, profile: uuid.UUID, kind: str) -> bool:
+        with self._world.change(f"vault.delete {kind}") as state:
+            return state["vault"].pop(f"{profile}/{kind}", None) is not None
+
+
+class FakeVolumes:
+    """Small real files; all but the making of the header is the real module's work."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def create(self, path: Path, size: int, key: bytes) -> None:
+        def make(target: Path, _size: int, _key: bytes) -> process.Completed:
+            with self._world.change("volumes.create"):
+                target.write_bytes(luks_bytes(key))
+            return process.Completed(0, b"", b"")
+
+        with mock.patch.object(volumes, "_create_luks", make):
+            volumes.create(path, size, key)
+
+    def look(self, path: Path) -> volumes.VolumeFacts | None:
+        return volumes.look(path)
+
+    def check(self, path: Path) -> None:
+        volumes.check(path)
+
+    def erase_header(self, path: Path) -> bool:
+        with self._world.change("volumes.erase_header"):
+            return volumes.erase_header(path)
+
+    def remove(self, path: Path) -> None:
+        with self._world.change("volumes.remove"):
+            volumes.remove(path)
+
+
+def luks_bytes(key: bytes) -> bytes:
+    """A volume of 4 KiB: a header of two sectors that knows its key, then the data."""
+    header = bytearray(_PAYLOAD)
+    header[:8] = b"LUKS\xba\xbe\x00\x01"
+    struct.pack_into(">I", header, 104, _PAYLOAD // 512)
+    header[600:632] = hashlib.sha256(key).digest()
+    return bytes(header) + bytes(3 * 1024)
+
+
+def opens(path: Path, key: bytes) -> bool:
+    """Whether the key unlocks the volume."""
+    return path.read_bytes()[600:632] == hashlib.sha256(key).digest()
+
+
+def mails(path: Path) -> int:
+    """How often a mail client has written to the volume."""
+    data = path.read_bytes()[_PAYLOAD:]
+    return data[len(_SIGNATURE)] if data.startswith(_SIGNATURE) else 0
+
+
+def _use(path: Path, blank: bool) -> bool:
+    """What a guest does with its volume; False when there is no file system on it."""
+    with path.open("r+b") as file:
+        file.seek(_PAYLOAD)
+        data = file.read(len(_SIGNATURE) + 1)
+        formatted = data.startswith(_SIGNATURE)
+        if not formatted and not blank:
+            return False
+        count = data[-1] if formatted else 0
+        file.seek(_PAYLOAD)
+        file.write(_SIGNATURE + bytes([count + 1]))
+    return True
+
+
+class FakeMachines:
+    """Machines that refuse a second start, and take a volume only with its key."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def states(self) -> dict[str, MachineState]:
+        with self._world.change("machines.states") as state:
+            return {k: MachineState(v["state"]) for k, v in state["machines"].items()}
+
+    def state(self, name: str) -> MachineState:
+        with self._world.change("machines.state") as state:
+            found = state["machines"].get(name)
+        return MachineState(found["state"]) if found else MachineState.CLOSED
+
+    def start(self, spec: MachineSpec) -> None:
+        with self._world.change("machines.start") as state:
+            if spec.name in state["machines"]:
+                raise MailboxError("libvirt could not start the machine.", code="libvirt-error")
+            spec.channel_socket.touch()
+            spec.console_log.write_bytes(b"boot \x1b[31mred\nlast words\n")
+            state["machines"][spec.name] = {"state": "open", "volume": None}
+
+    def has_volume(self, name: str) -> bool:
+        with self._world.change("machines.has_volume") as state:
+            return bool(state["machines"].get(name, {}).get("volume"))
+
+    def attach_volume(self, name: str, volume: Path, key: bytes) -> None:
+        with self._world.change("machines.define_secret") as state:
+            if name not in state["machines"]:
+                raise MailboxError("The machine ended.", code="machine-gone")
+            state["secrets"][str(volume)] = "defined"
+        try:
+            with self._world.change("machines.attach_volume") as state:
+                if state["machines"][name]["volume"]:
+                    raise MailboxError("Plugged already.", code="volume-not-attached")
+                if not opens(volume, key):
+                    raise MailboxError("Wrong key.", code="volume-key-wrong")
+                state["machines"][name]["volume"] = str(volume)
+        finally:
+            self.forget_secret(volume)
+
+    def forget_secret(self, volume: Path) -> None:
+        with self._world.change("machines.forget_secret") as state:
+            state["secrets"].pop(str(volume), None)
+
+    def has_secret(self, volume: Path) -> bool:
+        return str(volume) in self._world.state["secrets"]
+
+    def wait_gone(self, name: str, deadline_s: float) -> bool:
+        return self.state(name) is MachineState.CLOSED
+
+    def destroy(self, name: str) -> None:
+        with self._world.change("machines.destroy") as state:
+            end_machine(state, name)
+
+    def screenshot(self, name: str) -> bytes:
+        with self._world.change("machines.screenshot") as state:
+            if name not in state["machines"]:
+                raise MailboxError("Closed.", code="machine-closed", exit_code=Exit.MACHINE)
+        return b"P6 1 1 255\n\xff\x00\x00"
+
+
+def end_machine(state: dict[str, Any], name: str) -> None:
+    """The machine ends; its warden notices, and lingers until it is told to go."""
+    state["machines"].pop(name, None)
+    for warden in state["wardens"].values():
+        if warden["machine"] == name:
+            warden["state"] = "lost"
+
+
+class FakeWarden:
+    """The client of one warden."""
+
+    def __init__(self, world: World, control: str) -> None:
+        self._world = world
+        self._control = control
+
+    def _me(self, state: dict[str, Any]) -> dict[str, Any]:
+        if self._control not in state["wardens"]:
+            raise MailboxError("No warden.", code="warden-gone", exit_code=Exit.MACHINE)
+        found: dict[str, Any] = state["wardens"][self._control]
+        return found
+
+    def status(self, timeout: float = 5.0) -> Any:
+        with self._world.change("warden.status") as state:
+            return SimpleNamespace(state=self._me(state)["state"])
+
+    def wait_ready(self, deadline_s: float) -> Any:
+        with self._world.change("warden.wait_ready") as state:
+            me = self._me(state)
+            if self._world.guest.dies:
+                end_machine(state, me["machine"])
+            if me["state"] == "lost":
+                raise MailboxError("The channel broke.", code="channel-lost")
+            if self._world.guest.silent or me["machine"] not in state["machines"]:
+                raise MailboxError("The machine does not answer.", code="machine-silent")
+            me["state"] = "ready"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str = "mail-user",
+        stdin: BinaryIO | bytes | None = None,
+        stdout: BinaryIO,
+        stderr: BinaryIO,
+    ) -> int:
+        with self._world.change("warden.run") as state:
+            self._me(state)
+        stdout.write(f"{user}: {' '.join(argv)}\n".encode())
+        return 0
+
+    def provision(
+        self,
+        desired: Mapping[str, Any],
+        on_event: Callable[[Any], None],
+        deadline_s: float,
+    ) -> Any:
+        guest = self._world.guest
+        self._world.desired.append(desired)
+        with self._world.change("warden.provision") as state:
+            me = self._me(state)
+            if me["state"] != "ready":
+                raise MailboxError("The channel broke.", code="channel-lost")
+            plugged = state["machines"][me["machine"]]["volume"]
+            if not plugged:
+                return _failed("volume-missing", "no disk named volume")
+            if not _use(Path(plugged), desired["volume"]["blank"]):
+                return _failed("volume-damaged", "no file system")
+        on_event(_event("phase", name="home"))
+        if guest.error:
+            return _failed(*guest.error)
+        on_event(_event("phase", name="ready"))
+        warnings = [_event("warning", code=code, message=text) for code, text in guest.warnings]
+        return SimpleNamespace(ok=True, warnings=warnings, error=None)
+
+    def shutdown(self, deadline_s: float) -> bool:
+        with self._world.change("warden.shutdown") as state:
+            me = self._me(state)
+            if self._world.guest.hangs or me["state"] != "ready":
+                raise MailboxError("The machine does not answer.", code="machine-silent")
+            end_machine(state, me["machine"])
+        return True
+
+    def stop(self, timeout: float = 15.0) -> None:
+        with self._world.change("warden.stop") as state:
+            self._me(state)
+            del state["wardens"][self._control]
+
+
+def _event(kind: str, *, name: str = "", code: str = "", message: str = "") -> Any:
+    return SimpleNamespace(kind=kind, name=name, code=code, message=message)
+
+
+def _failed(code: str, message: str) -> Any:
+    error = _event("error", code=code, message=message)
+    return SimpleNamespace(ok=False, warnings=[], error=error)
+
+
+class FakeWardens:
+    """Wardens: one for each control socket; a second one finds the lock taken and leaves."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        with self._world.change("wardens.start") as state:
+            control = str(config["control_socket"])
+            machine = domain_name(str(config["name"]))
+            new = {"machine": machine, "state": "connecting", "config": dict(config)}
+            state["wardens"].setdefault(control, new)
+
+    def find(self, control_socket: Path) -> FakeWarden:
+        return FakeWarden(self._world, str(control_socket))
+
+    def answers(self, control_socket: Path) -> bool:
+        return str(control_socket) in self._world.state["wardens"]
+
+    def kill(self, control_socket: Path) -> None:
+        with self._world.change("wardens.kill") as state:
+            state["wardens"].pop(str(control_socket), None)
+
+
+class FakeImages:
+    """One image, as it was built."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def newest(self, client: str) -> Image:
+        with self._world.change("images.newest"):
+            return Image("0123456789abcdef", client, "2026-01-01T00:00:00Z", self._world.root)
+
+    def verify(self, image: Image) -> None:
+        with self._world.change("images.verify"):
+            pass
+
+
+class FakeServers:
+    """Mail servers that accept one password."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def check(
+        self, imap: Endpoint, smtp: Endpoint, login: str, password: str, ca_pem: str | None
+    ) -> Any:
+        with self._world.change("servers.check"):
+            if password != PASSWORD:
+                raise MailboxError("Wrong password.", code="login-refused", exit_code=Exit.SERVER)
+        return {"imap": str(imap), "smtp": str(smtp)}
+
+
+class FakeHost:
+    """A computer without acceleration and without a desktop."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.shown: list[tuple[str, str]] = []
+
+    def hardware(self) -> bool:
+        return False
+
+    def time_zone(self) -> str:
+        return "Europe/Berlin"
+
+    def keyboard(self) -> str:
+        return "de"
+
+    def show(self, domain: str, title: str) -> bool:
+        self.shown.append((domain, title))
+        return True
+
+
+class FakeUserKeyring:
+    """The user's GnuPG: `World.keys` by fingerprint, each with its address and passphrase."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def _known(self, fingerprint: str) -> tuple[str, str]:
+        if fingerprint not in self._world.keys:
+            raise MailboxError("No such key.", code="key-not-found", exit_code=Exit.KEYS)
+        return self._world.keys[fingerprint]
+
+    def public(self, fingerprint: str) -> bytes:
+        return f"public {fingerprint} {self._known(fingerprint)[0]}".encode()
+
+    def secret(self, fingerprint: str, ask: Callable[[str], str]) -> tuple[bytes, str]:
+        address, passphrase = self._known(fingerprint)
+        said = ask(fingerprint) if passphrase else ""
+        if said != passphrase:
+            raise MailboxError("Wrong.", code="key-passphrase-wrong", exit_code=Exit.KEYS)
+        return f"secret {fingerprint} {address}".encode(), said
+
+
+class FakeProfileKeyring:
+    """A key ring in a real folder: one file a key; secret ones name what protects them."""
+
+    def __init__(self, world: World, home: Path) -> None:
+        self._world = world
+        self._home = home
+
+    def create(self) -> None:
+        with self._world.change("keyring.create"):
+            self._home.mkdir(parents=True, exist_ok=True)
+
+    def destroy(self) -> None:
+        with self._world.change("keyring.destroy"):
+            for path in self._home.glob("*"):
+                path.unlink()
+            if self._home.exists():
+                self._home.rmdir()
+
+    def generate(self, name: str, address: str, passphrase: str) -> str:
+        with self._world.change("keyring.generate"):
+            self._write("secret", OWN, passphrase)
+        return OWN
+
+    def add_own(self, armored: bytes, old: str, new: str, ask: Callable[[str], str]) -> Key:
+        with self._world.change("keyring.add_own"):
+            fingerprint, address = _armored(armored, "secret")
+            self._write("secret", fingerprint, new)
+        return Key(fingerprint, (address,), (address,), "ESC", "u", None, secret=True)
+
+    def add_correspondent(self, armored: bytes) -> Key:
+        with self._world.change("keyring.add_correspondent"):
+            fingerprint, address = _armored(armored, "public")
+            self._write("public", fingerprint, "")
+        return Key(fingerprint, (address,), (address,), "E", "u", None)
+
+    def export(self, fingerprint: str | None, passphrase: str) -> ExportedKeys:
+        if fingerprint is None:
+            return ExportedKeys(None, "", "", "")
+        with self._world.change("keyring.export"):
+            if (self._home / f"{fingerprint}.secret").read_text() != passphrase:
+                raise MailboxError("Locked.", code="key-locked", exit_code=Exit.KEYS)
+        return ExportedKeys(fingerprint, f"secret {fingerprint}", passphrase, "public")
+
+    def public(self, fingerprints: list[str]) -> dict[str, str]:
+        return {each: (self._home / f"{each}.public").name for each in fingerprints}
+
+    def _write(self, kind: str, fingerprint: str, text: str) -> None:
+        (self._home / f"{fingerprint}.{kind}").write_text(text)
+
+
+def _armored(armored: bytes, wanted: str) -> tuple[str, str]:
+    kind, _, rest = armored.decode().partition(" ")
+    if kind != wanted:
+        raise MailboxError("No key.", code="key-unusable", exit_code=Exit.KEYS)
+    fingerprint, _, address = rest.partition(" ")
+    return fingerprint, address
+
+
+def make_paths(root: Path) -> Paths:
+    """The folders below one root."""
+    return Paths(root / "config", root / "data", root / "state", root / "run")
+
+
+def make_house(world: World) -> House:
+    """A house of fakes; a new one on the same world is the next command."""
+    paths = make_paths(world.root)
+    return House(
+        paths=paths,
+        records=Records(paths, SHIPPED),
+        vault=FakeVault(world),
+        volumes=FakeVolumes(world),
+        machines=FakeMachines(world),
+        wardens=FakeWardens(world),
+        images=FakeImages(world),
+        servers=FakeServers(world),
+        host=FakeHost(world),
+        user_keyring=FakeUserKeyring(world),
+        profile_keyring=lambda name: FakeProfileKeyring(world, paths.gnupg(name)),
+        progress=world,
+    )
+
+
+SETTINGS = Settings("thunderbird", Machine(2 * 1024**3, 2), 64 * 1024**2, Policy(), Display())
+ACCOUNT = Account(
+    address="anna@kunde.test",
+    display_name="Anna",
+    login="anna@kunde.test",
+    imap=Endpoint("imap.kunde.test", 993),
+    smtp=Endpoint("smtp.kunde.test", 465),
+)
+
+
+def make_wish(name: str = NAME, **changes: Any) -> Wish:
+    """A wish whose every part is right."""
+    values: dict[str, Any] = {
+        "template": "default",
+        "account": ACCOUNT,
+        "settings": SETTINGS,
+        "password": PASSWORD,
+        "key": KeyChoice(fingerprint=OWN),
+        "correspondents": (BERT,),
+    }
+    return Wish(name=name, **values | changes)

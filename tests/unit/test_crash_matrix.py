@@ -1,0 +1,262 @@
+"""Every verb killed at every moment; whatever command comes next brings the mailbox to order."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.unit.fakes import EXIT_KILLED, NAME, World, mails, make_house, make_wish, opens
+
+from sandbox.lifecycle.close import close
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.onboard import onboard
+from sandbox.lifecycle.open import open_mailbox
+from sandbox.lifecycle.settle import repair
+from sandbox.lifecycle.shred import shred
+from sandbox.model.errors import MailboxError
+from sandbox.model.machine import domain_name
+from sandbox.model.secrets import ITEMS, VOLUME_KEY
+
+Verb = Callable[[House], object]
+
+VERBS: dict[str, Verb] = {
+    "onboard": lambda house: onboard(house, make_wish()),
+    "open": lambda house: open_mailbox(house, NAME, headless=True),
+    "close": lambda house: close(house, NAME),
+    "shred": lambda house: shred(house, NAME),
+    "repair": lambda house: repair(house, None),
+}
+# What stands before the verb that is killed.
+BEFORE: dict[str, tuple[str, ...]] = {
+    "onboard": (),
+    "open": ("onboard", "open", "close"),
+    "first open": ("onboard",),
+    "close": ("onboard", "open"),
+    "shred": ("onboard", "open"),
+    "shred of a closed one": ("onboard",),
+}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment (counted from 1) and those after it that find the same on the disk."""
+
+    number: int
+    labels: list[str]
+
+    @property
+    def decisive(self) -> bool:
+        """Whether it is right before or right after the effect of a step."""
+        return any(
+            label.startswith("after journal") and " step " in label
+            or label.startswith("before journal") and " done " in label
+            for label in self.labels
+        )
+
+
+_REHEARSED: dict[str, list[Moment]] = {}
+# Errors that the next command may rightly end with.
+EXPECTED = {
+    "onboard": {"profile-exists", "name-shredded"},
+    "open": {"profile-unknown", "profile-shredded"},
+    "close": {"profile-unknown", "profile-shredded"},
+    "shred": {"profile-unknown", "profile-shredded"},
+    "repair": set[str](),
+}
+
+
+@pytest.mark.parametrize("following", sorted(VERBS))
+@pytest.mark.parametrize("scene", sorted(BEFORE))
+def test_killed_anywhere_it_converges(
+    scene: str, following: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = sorted(VERBS).index(following)
+    for moment in _moments(scene, tmp_path, monkeypatch):
+        # Around a step every next command is tried; in between they take turns.
+        if moment.decisive or moment.number % len(VERBS) == turn:
+            _kill_and_go_on(scene, following, moment, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("scene", sorted(BEFORE))
+def test_every_step_is_among_the_moments(
+    scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = [label for each in _moments(scene, tmp_path, monkeypatch) for label in each.labels]
+    verb = _verb(scene)
+    steps = [label for label in labels if label.startswith(f"after journal {verb} step")]
+    results = [label for label in labels if label.startswith(f"before journal {verb} done")]
+    assert len(steps) == len(results) >= 3
+
+
+def test_a_repair_killed_anywhere_converges_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = "before journal open done provision"
+    moments = _moments("first open", tmp_path, monkeypatch)
+    number = next(each.number for each in moments if label in each.labels)
+    for second in range(1, 200):
+        world = _scene("first open", tmp_path / "twice", monkeypatch)
+        assert _killed(world, VERBS["open"], number)
+        finished = not _killed(world, VERBS["repair"], second)
+        repair(_next(world), None)
+        _assert_tidy(world, f"repair killed at {second}")
+        assert not world.state["machines"]
+        if finished:
+            return
+    pytest.fail("repair never finished")
+
+
+def _kill_and_go_on(
+    scene: str,
+    following: str,
+    moment: Moment,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    where = f"{scene} killed {moment.labels[0]} (moment {moment.number}), then {following}"
+    world = _scene(scene, folder / "case", monkeypatch)
+    volume = make_house(world).paths.volume(NAME)
+    had = mails(volume) if volume.exists() else 0
+    assert _killed(world, VERBS[_verb(scene)], moment.number), where
+    try:
+        VERBS[following](_next(world))
+    except MailboxError as error:
+        assert error.code in EXPECTED[following], f"{where}: {error.code}: {error.brief}"
+    _assert_tidy(world, where)
+    house = make_house(world)
+    exists = house.records.find(NAME) is not None
+    if following == "shred":
+        assert not exists, where
+    if _verb(scene) != "shred" and following != "shred" and scene != "onboard":
+        assert exists and mails(volume) >= had, where
+    if following == "onboard" and scene == "onboard":
+        assert exists, where
+    if following in ("close", "shred"):
+        assert not world.state["machines"], where
+    if following == "open" and exists:
+        assert open_mailbox(make_house(world), NAME, headless=True).facts["already"], where
+
+
+def _verb(scene: str) -> str:
+    return next(verb for verb in ("onboard", "open", "close", "shred") if verb in scene.split(" of")[0])
+
+
+def _scene(scene: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world as it stands before the verb; made once, then copied to the same place."""
+    made = folder.with_name(f"{folder.name} before")
+    shutil.rmtree(folder, ignore_errors=True)
+    world = World(folder)
+    _observe(world, monkeypatch)
+    if made.exists():
+        shutil.copytree(made, folder)
+    else:
+        folder.mkdir()
+        for verb in BEFORE[scene]:
+            VERBS[verb](make_house(world))
+        shutil.copytree(folder, made)
+    world.labels.clear()
+    return world
+
+
+def _observe(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every durable moment and every journal entry is one where the process may end."""
+    from sandbox.state.journal import Journal
+
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: world.point("fsync"))
+    append = Journal.append
+
+    def watched(self: Journal, verb: str, event: str, run: str, step: str = "", facts=None) -> None:  # type: ignore[no-untyped-def]
+        world.point(f"before journal {verb} {event} {step}".rstrip())
+        append(self, verb, event, run, step, facts)
+        world.point(f"after journal {verb} {event} {step}".rstrip())
+
+    monkeypatch.setattr(Journal, "append", watched)
+
+
+def _moments(scene: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Moment]:
+    """The moments that differ in what is on the disk, from a rehearsal that is not killed."""
+    if scene not in _REHEARSED:
+        world = _scene(scene, folder / "rehearsal", monkeypatch)
+        seen: list[tuple[str, bytes]] = []
+        world.watch = lambda label: seen.append((label, _snapshot(world.root)))
+        VERBS[_verb(scene)](make_house(world))
+        found: list[Moment] = []
+        for number, (label, _) in enumerate(seen, start=1):
+            if number > 1 and seen[number - 1][1] == seen[number - 2][1]:
+                found[-1].labels.append(label)
+            else:
+                found.append(Moment(number, [label]))
+        _REHEARSED[scene] = found
+    return _REHEARSED[scene]
+
+
+def _snapshot(root: Path) -> bytes:
+    seen = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        seen.update(bytes(path) + (path.read_bytes() if path.is_file() else b""))
+    return seen.digest()
+
+
+def _killed(world: World, verb: Verb, number: int) -> bool:
+    """Run the verb in a process that ends at a moment without another word, as by SIGKILL."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.freeze()  # the child then shares more of our memory
+    child = os.fork()
+    if child == 0:
+        try:
+            gc.disable()
+            world.labels.clear()
+            world.kill_at = number
+            verb(make_house(world))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, EXIT_KILLED)
+    return status == EXIT_KILLED
+
+
+def _next(world: World) -> House:
+    """The next command: it knows nothing but what is on the disk."""
+    world.labels.clear()
+    world.kill_at = None
+    return make_house(world)
+
+
+def _assert_tidy(world: World, where: str) -> None:
+    """Nothing is left over, and what exists is whole."""
+    house, state = make_house(world), world.state
+    assert state["secrets"] == {}, where
+    history = house.journal(NAME).read()
+    assert history.pending() is None and history.broken_at is None, where
+    left = [path for path in world.root.rglob(".*") if path.name.endswith((".tmp", ".new"))]
+    assert left == [], where
+    running = domain_name(NAME) in state["machines"]
+    assert bool(state["wardens"]) == running, where
+    assert house.paths.machine(NAME).exists() == running, where
+    if house.records.find(NAME):
+        _assert_whole(house, state, where)
+    else:
+        assert not running and state["vault"] == {}, where
+        assert [p.name for p in house.paths.data.rglob("*") if not p.is_dir()] == [], where
+        assert not house.paths.gnupg(NAME).exists(), where
+
+
+def _assert_whole(house: House, state: dict[str, dict[str, str]], where: str) -> None:
+    profile = house.records.load(NAME)
+    assert set(state["vault"]) == {f"{profile.id}/{kind}" for kind in ITEMS}, where
+    assert opens(house.paths.volume(NAME), state["vault"][f"{profile.id}/{VOLUME_KEY}"].encode())
+    has_mail = mails(house.paths.volume(NAME)) > 0
+    assert has_mail or house.paths.blank(NAME).exists(), where
+    assert house.paths.gnupg(NAME).exists(), where
