@@ -85,9 +85,16 @@ class Person:
             self.gpg_command("-u", self.fingerprint, "--quick-lsign-key", fingerprint)
         return fingerprint
 
-    def letter(self, to: Person, subject: str, text: str, *, sign: bool = True) -> bytes:
-        """A message encrypted to `to` and to oneself, signed, with its subject protected."""
-        inner = letters.to_protect(self.sender, to.sender, subject, text)
+    def letter(
+        self, to: Person, subject: str, text: str, *, sign: bool = True, claim: str | None = None
+    ) -> bytes:
+        """A message encrypted to `to` and to oneself, signed, with its subject protected.
+
+        `claim` is another sender to pretend to be.
+        """
+        sender = claim or self.sender
+        self.learn(to.public_key())
+        inner = letters.to_protect(sender, to.sender, subject, text)
         result = self.gpg.encrypt(
             inner,
             [to.fingerprint, self.fingerprint],
@@ -96,7 +103,7 @@ class Person:
         )
         if not result.ok:
             raise GnuPGError(f"{self.address} could not encrypt: {result.status}")
-        return letters.encrypted(self.sender, to.sender, str(result))
+        return letters.encrypted(sender, to.sender, str(result))
 
     def read(self, message: bytes) -> Reading:
         """Decrypt a message and check its signature."""

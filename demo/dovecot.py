@@ -119,6 +119,7 @@ first_valid_gid = 1
 listen = 127.0.0.1
 ssl = required
 auth_mechanisms = plain login
+auth_failure_delay = 0
 mail_max_userip_connections = 50
 
 service imap-login {

@@ -37,34 +37,43 @@ const inboxOf = account => account.incomingServer.rootFolder.getFolderWithFlags(
 const headersOf = folder => [...folder.messages];
 const subjectOf = header => header.mime2DecodedSubject;
 
+const BAR = "notification-message";
 const SHEETS = "dialog[open], .dialogBox, account-hub-container, .in-app-notification-container";
 const QUIET = ["mail:3pane", "msgcompose", "mail:messageWindow", "alert:alert"];
 // Everything that can lie over a window and wait for a person.
+const seen = node => {
+  const { x, y, width, height } = node.getBoundingClientRect();
+  const hit = height && node.ownerDocument.elementFromPoint(x + width / 2, y + height / 2);
+  return Boolean(hit) && node.contains(hit);
+};
+const innerDocuments = () => [about3Pane(), about3Pane()?.messageBrowser?.contentWindow]
+  .filter(Boolean).map(win => win.document);
 function dialogs() {
   const found = [];
   for (const win of Services.wm.getEnumerator(null)) {
     const doc = win.document;
     const type = doc.documentElement.getAttribute("windowtype") ?? "";
-    if (!QUIET.includes(type) && !doc.documentURI.endsWith("/sendProgress.xhtml")) {
+    const loading = doc.readyState != "complete" || doc.documentURI == "about:blank";
+    const passing = loading || doc.documentURI.includes("/sendProgress.xhtml");
+    if (!passing && !QUIET.includes(type)) {
       const info = doc.getElementById("infoBody")?.textContent ?? "";
       found.push({ kind: "window", text: doc.title + " " + info });
     }
     for (const node of doc.querySelectorAll(SHEETS)) {
-      if (node.checkVisibility()) {
+      if (seen(node)) {
         found.push({ kind: node.localName, text: node.textContent.trim().slice(0, 300) });
       }
     }
-    for (const node of doc.querySelectorAll("notification-message")) {
-      if (node.checkVisibility()) {
-        found.push({ kind: "bar", text: barText(node) });
-      }
+    const inner = type == "mail:3pane" ? innerDocuments() : [];
+    for (const bar of [doc, ...inner].flatMap(d => [...d.querySelectorAll(BAR)]).filter(seen)) {
+      found.push({ kind: "bar", text: barText(bar) });
     }
   }
   return found;
 }
 const barText = node =>
   (node.getAttribute("value") ?? "") + ": " + (node.messageText ?? node).textContent.trim();
-const bars = doc => [...doc.querySelectorAll("notification-message")].map(barText);
+const bars = doc => [...doc.querySelectorAll(BAR)].map(barText);
 
 const matches = header =>
   (task.message_id && header.messageId == task.message_id) ||
@@ -106,7 +115,7 @@ const accounts = MailServices.accounts.accounts.map(account => ({
   port: account.incomingServer.port,
   login: account.incomingServer.username,
   security: account.incomingServer.socketType,
-  folders: account.incomingServer.rootFolder.descendants.map(f => f.name),
+  folders: account.incomingServer.rootFolder.descendants.map(f => f.name).sort(),
 }));
 const account = await until("an account", ownAccount);
 const identity = account.defaultIdentity;
@@ -195,7 +204,7 @@ async function fieldsAndParameters() {
     parameters.origMsgHdr = header;
   } else {
     parameters.type = Ci.nsIMsgCompType.New;
-    Object.assign(fields, { to: task.to, subject: task.subject, body: task.text });
+    Object.assign(fields, { to: task.to, subject: task.subject });
   }
   return parameters;
 }
@@ -208,10 +217,11 @@ await until("the editor", () => win.gMsgCompose?.editor && win.composeEditorRead
   win.document.getElementById("messageEditor")?.contentDocument?.body);
 if (task.do == "reply") {
   await until("the quoted text", () => win.GetCurrentEditor?.()?.documentIsEmpty === false);
-  const editor = win.GetCurrentEditor();
-  editor.beginningOfDocument();
-  editor.insertText(task.text + "\n");
 }
+// Typed, not given: what a person wrote is what a closing window would ask about.
+const editor = win.GetCurrentEditor();
+editor.beginningOfDocument();
+editor.insertText(task.text + "\n");
 const state = () => ({
   encrypt: win.gSendEncrypted, sign: win.gSendSigned, openpgp: win.gSelectedTechnologyIsPGP,
   attach_key: win.gAttachMyPublicPGPKey, protect_subject: win.gEncryptSubject,
@@ -230,9 +240,11 @@ await until("a steady compose window", async () => {
   return same;
 });
 const composed = state();
-if (task.send === false) {
-  win.gContentChanged = false;
-  win.close();
+if (!task.send) {
+  if (task.send === false) {
+    win.gContentChanged = false;
+    win.close();
+  }
   return { ...composed, sent: false, status: null, dialogs: [] };
 }
 let status = null;

@@ -97,12 +97,12 @@ class Proof:
         task = {"subject": subject, "message_id": message_id, "index": index, "expect": expect}
         return _typed(Shown, self._do({"do": "open", **_present(task)}))
 
-    def reply(self, text: str, *, send: bool = True, **which: Any) -> Composed:
-        """Answer a message, named as in `open`."""
+    def reply(self, text: str, *, send: bool | None = True, **which: Any) -> Composed:
+        """Answer a message, named as in `open`; False discards it, None leaves the window open."""
         return _typed(Composed, self._do({"do": "reply", "text": text, "send": send, **which}))
 
-    def write(self, to: str, subject: str, text: str, *, send: bool = True) -> Composed:
-        """Write a new message."""
+    def write(self, to: str, subject: str, text: str, *, send: bool | None = True) -> Composed:
+        """Write a new message; `send` as in `reply`."""
         task = {"do": "write", "to": to, "subject": subject, "text": text, "send": send}
         return _typed(Composed, self._do(task))
 

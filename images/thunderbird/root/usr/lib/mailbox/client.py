@@ -41,6 +41,7 @@ def prepare(desired: Json, home: Path) -> None:
         _make_private_folder(folder)
     if _running() is None:
         _remove_stale_locks(profile)
+    (STATE_DIR / "quit").unlink(missing_ok=True)
     # A new file, not a shorter one: whoever follows the old one must not see half of the new.
     _write_private(STATE_DIR / "status.jsonl", b"")
     _write(CONTROL_DIR / "home", str(home).encode())
@@ -87,14 +88,18 @@ def events() -> Iterator[Json]:
 
 
 def close(deadline_s: float) -> bool:
-    """Close Thunderbird's windows and wait; True when it ended by itself, False when it was ended.
+    """End Thunderbird and wait; True when it ended by itself, False when it had to be killed.
 
-    It is closed like a person closes it, because its databases and settings are written then.
+    It is asked first, because it writes its databases and settings then, and keeps what is being
+    written as a draft; next its windows are closed, as a person would; only then it is killed.
     """
     pid = _running()
     if pid is None:
         return True
     end = time.monotonic() + deadline_s
+    _write_private(STATE_DIR / "quit", b"")
+    if _wait_gone(pid, time.monotonic() + deadline_s * 0.7):
+        return True
     while time.monotonic() < end:
         _close_windows()
         if _wait_gone(pid, min(end, time.monotonic() + 2)):
