@@ -3,6 +3,8 @@
 
 Few imports: this is what the host waits for at every start.
 """
+# Importing pathlib would take as long as all the rest.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH112, PTH123, PTH208
 
 import json
 import os
@@ -20,7 +22,7 @@ POLL_S = 0.1
 SSHD = ["/usr/sbin/sshd", "-i", "-e", "-f", "/etc/ssh/mailbox_sshd_config"]
 
 
-class BadHello(Exception):
+class BadHelloError(Exception):
     """The host's line is not a hello that can be followed."""
 
 
@@ -70,14 +72,14 @@ def check_hello(body: bytes) -> tuple[str, float, str]:
         version, key = hello["v"], hello["client_key"]
         now, hostname = float(hello["time"]), hello["hostname"]
     except (ValueError, TypeError, KeyError) as error:
-        raise BadHello(f"unreadable: {error}") from None
+        raise BadHelloError(f"unreadable: {error}") from None
     words = key.split(" ") if isinstance(key, str) and key.isprintable() else []
     if version != 1:
-        raise BadHello("another version")
+        raise BadHelloError("another version")
     if len(words) not in (2, 3) or words[0] != "ssh-ed25519":
-        raise BadHello("the client's key is not an ed25519 key")
+        raise BadHelloError("the client's key is not an ed25519 key")
     if not isinstance(hostname, str) or not is_hostname(hostname):
-        raise BadHello("the host name is not one")
+        raise BadHelloError("the host name is not one")
     return " ".join(words[:2]), now, hostname
 
 
@@ -111,7 +113,7 @@ def make_host_key() -> str:
         if os.path.exists(old):
             os.unlink(old)
     if run("/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path):
-        raise BadHello("no host key could be made")
+        raise BadHelloError("no host key could be made")
     with open(f"{path}.pub", encoding="ascii") as file:
         return " ".join(file.read().split()[:2])
 
@@ -145,7 +147,7 @@ def serve_one(port: int) -> None:
         return
     try:
         answer = follow_hello(body)
-    except (BadHello, OSError) as error:
+    except (BadHelloError, OSError, OverflowError, ValueError) as error:
         log(f"hello refused: {error}")
         return
     os.write(port, answer)

@@ -5,26 +5,30 @@ import re
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}")
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
-HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
+HOST = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
+)
 ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
 LAYOUT = re.compile(r"[a-z]{2,5}(\([a-z0-9_-]+\))?(,[a-z]{2,5}(\([a-z0-9_-]+\))?){0,3}")
 LANGUAGE = re.compile(r"[a-z]{2}(-[A-Z]{2})?")
 SECURITY = ("tls", "starttls")
 
 
-class BadState(Exception):
+class BadStateError(Exception):
     """The desired state cannot be applied; the message names every reason."""
 
 
 def check(desired: object) -> dict:
-    """Return the desired state if it is one, else raise BadState with all that is wrong."""
+    """Return the desired state if it is one, else raise BadStateError with all that is wrong."""
     if not isinstance(desired, dict):
-        raise BadState("the desired state is not an object")
+        raise BadStateError("the desired state is not an object")
     if desired.get("version") != 1:
-        raise BadState(f"version {desired.get('version')!r} of the desired state is not known here")
+        raise BadStateError(
+            f"version {desired.get('version')!r} of the desired state is not known here"
+        )
     problems = [*_profile(desired), *_hosts(desired), *_settings(desired), *_account(desired)]
     if problems:
-        raise BadState("; ".join(problems))
+        raise BadStateError("; ".join(problems))
     return desired
 
 

@@ -45,14 +45,18 @@ def wait_for_screen() -> None:
     end = time.monotonic() + X_DEADLINE_S
     while not X_SOCKET.exists():
         if time.monotonic() > end:
-            raise say.Failure("screen-missing", "the screen of the machine did not start")
+            raise say.FailureError("screen-missing", "the screen of the machine did not start")
         time.sleep(0.1)
 
 
 def set_keyboard(layout: str) -> None:
     """Set the keyboard's layout, or stay with the former one and say so."""
     done = subprocess.run(
-        ["setxkbmap", "-layout", layout], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        ["setxkbmap", "-layout", layout],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         say.warning("keyboard", f"the keyboard layout {layout} could not be set")

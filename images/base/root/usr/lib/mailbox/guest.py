@@ -46,15 +46,15 @@ def read_desired() -> dict:
     """Read and check the desired state."""
     text = sys.stdin.buffer.read(MAX_STATE + 1)
     if len(text) > MAX_STATE:
-        raise say.Failure("bad-state", "the desired state is too long")
+        raise say.FailureError("bad-state", "the desired state is too long")
     try:
         return desired_state.check(json.loads(text))
     except (ValueError, RecursionError) as error:
         # The text holds passwords: only the place of the mistake is said.
         place = f" at byte {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise say.Failure("bad-state", f"the desired state is not JSON{place}") from None
-    except desired_state.BadState as error:
-        raise say.Failure("bad-state", str(error)) from None
+        raise say.FailureError("bad-state", f"the desired state is not JSON{place}") from None
+    except desired_state.BadStateError as error:
+        raise say.FailureError("bad-state", str(error)) from None
 
 
 def start_client(desired: dict) -> None:
@@ -68,13 +68,15 @@ def start_client(desired: dict) -> None:
         for event in client.events():
             pass_on(event)
     except (OSError, subprocess.SubprocessError) as error:
-        raise say.Failure("client-failed", f"the mail client did not start: {error}") from error
+        raise say.FailureError(
+            "client-failed", f"the mail client did not start: {error}"
+        ) from error
 
 
 def pass_on(event: dict) -> None:
     """Forward an event of the client; an error ends the command, `ready` is said at the end."""
     if event.get("event") == "error":
-        raise say.Failure(str(event.get("code")), str(event.get("message")))
+        raise say.FailureError(str(event.get("code")), str(event.get("message")))
     if event.get("name") != "ready":
         say.event(event)
 
@@ -174,7 +176,7 @@ def main(arguments: list[str]) -> int:
     try:
         with one_at_a_time():
             verb()
-    except say.Failure as failure:
+    except say.FailureError as failure:
         say.error(failure.code, failure.message)
         return 1
     except Exception as error:  # the host must learn of anything that goes wrong here

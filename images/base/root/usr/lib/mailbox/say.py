@@ -3,9 +3,10 @@
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 
-class Failure(Exception):
+class FailureError(Exception):
     """A command cannot go on; the code is stable, the message is for people."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -16,8 +17,7 @@ class Failure(Exception):
 
 def uptime() -> float:
     """Seconds since the kernel started."""
-    with open("/proc/uptime", encoding="ascii") as file:
-        return float(file.read().split()[0])
+    return float(Path("/proc/uptime").read_text("ascii").split()[0])
 
 
 def event(fields: Mapping[str, object]) -> None:
@@ -39,7 +39,6 @@ def error(code: str, message: str) -> None:
     """Say why the command ends here, to the host and on the console."""
     event({"event": "error", "code": code, "message": message})
     try:
-        with open("/dev/console", "w", encoding="utf-8") as console:
-            print(f"mailbox: {code}: {message}", file=console)
+        Path("/dev/console").write_text(f"mailbox: {code}: {message}\n", "utf-8")
     except OSError:
         print("mailbox: no console", file=sys.stderr)

@@ -1,6 +1,5 @@
 """The customer's volume: wait for the disk, format it if it is wished and empty, mount it."""
 
-import glob
 import os
 import shutil
 import subprocess
@@ -26,28 +25,30 @@ def open_volume(blank: bool) -> None:
         prepare_file_system(disk, blank)
         _run_or_fail("mount", "-t", "ext4", "-o", OPTIONS, disk, str(MOUNT_POINT))
     elif mounted != disk:
-        raise say.Failure("volume-damaged", f"/home is {mounted}, not the volume")
+        raise say.FailureError("volume-damaged", f"/home is {mounted}, not the volume")
     create_home()
 
 
 def find_disk() -> str | None:
     """Return the device of the disk with the volume's serial, if it is plugged in."""
-    for path in sorted(glob.glob("/sys/block/vd*/serial")):
+    for path in sorted(Path("/sys/block").glob("vd*/serial")):
         try:
-            serial = Path(path).read_text("ascii").strip()
+            serial = path.read_text("ascii").strip()
         except (OSError, UnicodeError):
             continue
         if serial == SERIAL:
-            return f"/dev/{Path(path).parent.name}"
+            return f"/dev/{path.parent.name}"
     return None
 
 
 def wait_for_disk(deadline_s: float) -> str:
     """Return the volume's device, waiting for it: the host plugs it in while this runs."""
     end = time.monotonic() + deadline_s
-    while (disk := find_disk()) is None or not os.path.exists(disk):
+    while (disk := find_disk()) is None or not Path(disk).exists():
         if time.monotonic() > end:
-            raise say.Failure("volume-missing", f"no disk with serial {SERIAL!r} was plugged in")
+            raise say.FailureError(
+                "volume-missing", f"no disk with serial {SERIAL!r} was plugged in"
+            )
         time.sleep(0.1)
     return disk
 
@@ -68,11 +69,13 @@ def prepare_file_system(disk: str, blank: bool) -> None:
         check_file_system(disk)
     elif signatures:
         found = signatures.get("TYPE") or signatures.get("PTTYPE") or "something"
-        raise say.Failure("volume-damaged", f"the volume holds {found}, not the mailbox it should")
+        raise say.FailureError(
+            "volume-damaged", f"the volume holds {found}, not the mailbox it should"
+        )
     elif blank:
         make_file_system(disk)
     else:
-        raise say.Failure("volume-damaged", "the volume holds no file system")
+        raise say.FailureError("volume-damaged", "the volume holds no file system")
 
 
 def find_signatures(disk: str) -> dict[str, str]:
@@ -83,7 +86,7 @@ def find_signatures(disk: str) -> dict[str, str]:
         return dict(line.split("=", 1) for line in lines if "=" in line)
     wiped = _run("wipefs", "--noheadings", "--output", "TYPE", disk)
     if probe.returncode != 2 or wiped.returncode:
-        raise say.Failure("volume-damaged", f"the volume cannot be read: {_tail(probe)}")
+        raise say.FailureError("volume-damaged", f"the volume cannot be read: {_tail(probe)}")
     return {"TYPE": wiped.stdout.split()[0]} if wiped.stdout.split() else {}
 
 
@@ -98,11 +101,15 @@ def check_file_system(disk: str) -> None:
     unclean = "needs_recovery" in _run("dumpe2fs", "-h", disk).stdout
     check = _run("e2fsck", "-p", disk)
     if check.returncode & ~0b11:
-        raise say.Failure("volume-damaged", f"the volume needs a repair by hand: {_tail(check)}")
+        raise say.FailureError(
+            "volume-damaged", f"the volume needs a repair by hand: {_tail(check)}"
+        )
     if check.returncode:
         say.warning("volume-repaired", f"the volume was repaired: {_tail(check)}")
     elif unclean:
-        say.warning("volume-unclean", "the volume was not closed last time; its journal was replayed")
+        say.warning(
+            "volume-unclean", "the volume was not closed last time; its journal was replayed"
+        )
 
 
 def create_home() -> None:
@@ -132,14 +139,19 @@ def close_volume() -> bool:
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
 
 
 def _run_or_fail(*argv: str) -> None:
     done = _run(*argv)
     if done.returncode:
-        raise say.Failure("volume-damaged", f"{argv[0]} failed: {_tail(done)}")
+        raise say.FailureError("volume-damaged", f"{argv[0]} failed: {_tail(done)}")
 
 
 def _tail(done: subprocess.CompletedProcess[str]) -> str:
