@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import click
 
@@ -215,7 +215,7 @@ def _account(checker: _Checker, answers: Answers) -> Account:
         login=checker.check("--login", answers.login or address, names.text_problem),
         imap=_endpoint(checker, "--imap", answers.imap, 993, known),
         smtp=_endpoint(checker, "--smtp", answers.smtp, 465, known),
-        signature=answers.signature or "",
+        signature=checker.check("--signature", answers.signature or "", names.signature_problem),
         ca=_certificates(checker, authorities),
     )
 
@@ -272,7 +272,7 @@ def _correspondent(checker: _Checker, said: str) -> str | bytes | None:
 def take_password(from_stdin: bool) -> str:
     """The mail password, from standard input or a hidden prompt."""
     if from_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = _first_line(sys.stdin.buffer)
     elif sys.stdin.isatty():
         password = str(click.prompt("Mail password", hide_input=True, err=True))
     else:
@@ -285,6 +285,13 @@ def take_password(from_stdin: bool) -> str:
     if not password:
         raise InvalidInputError("The input", ["password: is empty"])
     return password
+
+
+def _first_line(source: BinaryIO) -> str:
+    try:
+        return source.readline().decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise InvalidInputError("The input", ["password: is not text in UTF-8"]) from None
 
 
 def passphrase_source(descriptor: int | None) -> Callable[[str], str]:

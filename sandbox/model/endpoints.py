@@ -10,6 +10,8 @@ from ipaddress import ip_address
 # sharp s, final sigma, joiners: Python's IDNA 2003 maps them, the registries' IDNA 2008 does not.
 _AMBIGUOUS = frozenset("\u00df\u03c2\u200c\u200d")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
+# What ends in a number is an address to getaddrinfo(3): 127.1 is 127.0.0.1 (inet_aton(3)).
+_NUMBER = re.compile(r"(\d+|0x[0-9a-f]*)\Z")
 
 
 class Security(StrEnum):
@@ -59,6 +61,8 @@ def host_problem(host: str) -> str | None:
         return f"{host!r} is not a host name"
     if len(ascii_name) > 253 or not all(_LABEL.match(part) for part in ascii_name.split(".")):
         return f"{host!r} is not a host name"
+    if _NUMBER.match(ascii_name.rpartition(".")[2]):
+        return f"{host!r} would be taken for an address: give the server's name"
     if ascii_name == "localhost" or "." not in ascii_name:
         return f"{host!r} is not a full host name (such as imap.example.org)"
     return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _ADDRESS_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}\Z")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\Z")
-_SIZE = re.compile(r"(\d{1,6})\s*([KMGT])(i?B)?\Z", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,6})\s*([KMGT])(i?B)?\Z", re.IGNORECASE | re.ASCII)
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 FINGERPRINT = re.compile(r"(?:[0-9A-F]{40}|[0-9A-F]{64})\Z")
 
@@ -53,7 +54,21 @@ def text_problem(text: str, limit: int = 200) -> str | None:
     """Why `text` cannot be shown as a name or label, or None."""
     if len(text) > limit:
         return f"is longer than {limit} characters"
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+    return _character_problem(text)
+
+
+def signature_problem(text: str, limit: int = 10_000) -> str | None:
+    """Why `text` cannot be a mail's signature, or None; it may have several lines."""
+    if len(text) > limit:
+        return f"is longer than {limit} characters"
+    return _character_problem(text.replace("\n", "").replace("\t", ""))
+
+
+def _character_problem(text: str) -> str | None:
+    kinds = {unicodedata.category(character) for character in text}
+    if "Cs" in kinds:
+        return "is not text in UTF-8"
+    if "Cc" in kinds:
         return "contains control characters"
     return None
 

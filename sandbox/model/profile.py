@@ -120,7 +120,8 @@ def read_profile(document: Mapping[str, Any], template: Settings) -> Profile:
         InvalidInputError: with every problem and its place.
     """
     reader = Reader(document)
-    reader.get("version", int, 1)
+    if reader.get("version", int, 1) != 1:
+        reader.problem("version", "is not 1, the one that is known here")
     profile = Profile(
         id=reader.parsed("id", uuid.UUID, uuid.UUID(int=0)),
         name=reader.checked("name", names.name_problem),
@@ -231,7 +232,7 @@ def _read_account(reader: Reader) -> Account:
         login=reader.checked("login", names.text_problem, address),
         imap=_read_endpoint(reader.table("imap"), 993),
         smtp=_read_endpoint(reader.table("smtp"), 465),
-        signature=reader.get("signature", str, ""),
+        signature=reader.checked("signature", names.signature_problem, ""),
         ca=tuple(str(pem) for pem in certificates),
     )
     reader.finish()
@@ -253,7 +254,7 @@ def _read_endpoint(reader: Reader, default_port: int) -> Endpoint:
 
 def _parse_target(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or port_problem(int(port)):
+    if not host or not (port.isascii() and port.isdigit()) or port_problem(int(port)):
         raise ValueError(f"{text!r} is not HOST:PORT")
     return host, int(port)
 
@@ -265,7 +266,10 @@ def _read_keys(reader: Reader) -> Keys:
         key = entry.parsed("fingerprint", names.parse_fingerprint, "")
         if not key:
             entry.problem("fingerprint", "is missing")
-        correspondents.append(Correspondent(key, tuple(entry.get("addresses", list, []))))
+        addresses = entry.get("addresses", list, [])
+        if not all(isinstance(address, str) for address in addresses):
+            entry.problem("addresses", "is not a list of texts")
+        correspondents.append(Correspondent(key, tuple(map(str, addresses))))
         entry.finish()
     reader.finish()
     return Keys(fingerprint or None, tuple(correspondents))
@@ -294,7 +298,7 @@ def _write_keys(keys: Keys) -> dict[str, Any]:
 
 
 def _write_size(size: int) -> str:
-    for unit, factor in (("G", 1024**3), ("M", 1024**2)):
+    for unit, factor in (("T", 1024**4), ("G", 1024**3), ("M", 1024**2)):
         if size % factor == 0:
             return f"{size // factor}{unit}"
     return f"{size // 1024}K"
