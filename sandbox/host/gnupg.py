@@ -29,6 +29,13 @@ Ask = Callable[[str], str]
 """Asks the user for the passphrase of a key, described by the argument."""
 
 
+def _gpg(home: str | None, *options: str) -> Any:
+    # python-gnupg speaks Latin-1 unless told otherwise; names and passphrases are UTF-8.
+    gpg = gnupg.GPG(gnupghome=home, options=list(options))
+    gpg.encoding = "utf-8"
+    return gpg
+
+
 class UserKeyring:
     """The user's own GnuPG, which is never changed."""
 
@@ -44,7 +51,7 @@ class UserKeyring:
         gpg = self._gpg()
         if not any(key["fingerprint"] == fingerprint for key in gpg.list_keys(True)):
             raise _not_found(fingerprint)
-        quiet = gnupg.GPG(gnupghome=self._home, options=["--pinentry-mode", "error"])
+        quiet = _gpg(self._home, "--pinentry-mode", "error")
         exported = quiet.export_keys(fingerprint, secret=True, expect_passphrase=False)
         if exported:
             return exported.encode(), ""
@@ -55,7 +62,7 @@ class UserKeyring:
         return exported.encode(), passphrase
 
     def _gpg(self) -> Any:
-        return gnupg.GPG(gnupghome=self._home)
+        return _gpg(self._home)
 
 
 class ProfileKeyring:
@@ -184,7 +191,7 @@ class ProfileKeyring:
     @contextlib.contextmanager
     def _session(self) -> Iterator[Any]:
         try:
-            yield gnupg.GPG(gnupghome=str(self._home), options=["--trust-model", "always"])
+            yield _gpg(str(self._home), "--trust-model", "always")
         finally:
             self._end_agent()
 

@@ -36,7 +36,10 @@ def is_safe(name: str) -> bool:
 
 def facts() -> KeyringFacts:
     """What the keyring is like now; never raises."""
-    name = backend_name(keyring.get_keyring())
+    try:
+        name = backend_name(keyring.get_keyring())
+    except Exception as error:
+        return KeyringFacts("unknown", safe=True, error=f"{type(error).__name__}: {error}")
     if not is_safe(name):
         return KeyringFacts(name, safe=False)
     try:
@@ -62,7 +65,8 @@ class Vault:
         Raises:
             MailboxError: `keyring-missing` or `keyring-unsafe`.
         """
-        name = backend_name(keyring.get_keyring())
+        with _Explained():  # a backend that is configured but cannot be loaded
+            name = backend_name(keyring.get_keyring())
         if is_safe(name):
             return
         missing = ".fail." in name
