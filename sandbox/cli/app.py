@@ -70,7 +70,7 @@ def _run(printer: Printer, action: Callable[[], int | None]) -> int:
     except MailboxError as error:
         printer.error(error)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         stopped = "Stopped. Nothing is lost; the next command on this mailbox goes on from here."
         printer.error(MailboxError(stopped, code="interrupted", exit_code=Exit.INTERRUPTED))
         return Exit.INTERRUPTED

@@ -313,7 +313,11 @@ def log(printer: Printer, name: str) -> None:
     problem = name_problem(name)
     if problem:
         raise InvalidInputError("The name", [problem])
-    print_log(printer, compose(printer).journal(name).read())
+    house = compose(printer)
+    history = house.journal(house.records.find(name) or name).read()
+    if not history.entries:
+        house.records.load(name)
+    print_log(printer, history)
 
 
 @verb(click.argument("shell", type=click.Choice(["bash", "zsh", "fish"])))

@@ -110,12 +110,12 @@ def _sync(path: Path) -> None:
 
 def look(path: Path) -> VolumeFacts | None:
     """What is at this path, or None when nothing is."""
-    try:
+    if not path.exists():
+        return None
+    with files.readable_errors(path):
         status = path.stat()
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))
-    except FileNotFoundError:
-        return None
     return VolumeFacts(status.st_size, status.st_blocks * 512, magic == _MAGIC)
 
 

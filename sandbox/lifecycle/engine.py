@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -99,7 +100,9 @@ def _stopped(
     undo: Callable[[], None] | None,
 ) -> None:
     code = error.code if isinstance(error, MailboxError) else type(error).__name__
-    journal.append(plan.verb, "failed", run_id, facts={"code": code})
+    # A full disk must not keep the undo from making room.
+    with contextlib.suppress(MailboxError):
+        journal.append(plan.verb, "failed", run_id, facts={"code": code})
     if undo is not None:
         undo()
         journal.append(plan.verb, "end", run_id, facts={"outcome": "undone"})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sandbox import ports
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import MachineState, domain_name
 from sandbox.model.profile import Profile
-from sandbox.state.journal import Entry
+from sandbox.state.journal import Entry, History
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,19 +73,17 @@ def observe_all(house: House) -> list[Observation]:
 def _observation(
     house: House, name: str, machine: MachineState, *, warden: bool = False, plugged: bool = False
 ) -> Observation:
-    profile, error = None, ""
-    try:
-        profile = house.records.load(name)
-    except MailboxError as problem:
-        error = "\n".join(filter(None, (problem.brief, problem.details)))
-    history = house.journal(name).read()
+    errors: list[str] = []
+    profile = _or_error(errors, lambda: house.records.load(name))
+    history = _or_error(errors, house.journal(name).read) or History(())
+    volume = _or_error(errors, lambda: house.volumes.look(house.paths.volume(name)))
     opened = history.last("open")
     return Observation(
         name=name,
         profile=profile,
-        error=error,
+        error="\n".join(errors),
         machine=machine,
-        volume=house.volumes.look(house.paths.volume(name)),
+        volume=volume,
         blank=house.paths.blank(name).exists(),
         warden=warden,
         plugged=plugged,
@@ -89,6 +91,14 @@ def _observation(
         image=_image_of(history.last("open", "begin")),
         last_opened=opened.time if opened else "",
     )
+
+
+def _or_error(errors: list[str], look: Callable[[], T]) -> T | None:
+    try:
+        return look()
+    except MailboxError as problem:
+        errors += filter(None, (problem.brief, problem.details))
+        return None
 
 
 def _image_of(entry: Entry | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
-from sandbox.lifecycle.settle import settle
+from sandbox.lifecycle.settle import settle, unfinished_name
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.names import COLOURS
 from sandbox.model.profile import Account, Correspondent, Keys, Profile, Settings
@@ -59,7 +59,7 @@ def plan_onboard(wish: Wish, profile_id: uuid.UUID) -> Plan:
 def onboard(house: House, wish: Wish) -> Result:
     """Make the profile, or leave nothing behind."""
     with house.locked(wish.name, "onboard"):
-        settle(house, wish.name)
+        settle(house, unfinished_name(house, wish.name) or wish.name)
         _refuse_existing(house, wish)
         house.vault.check()
         checked = _check_servers(house, wish)

@@ -79,7 +79,9 @@ def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
 def _open(
     house: House, profile: Profile, seen: Observation
 ) -> tuple[OpenOutcome, dict[str, float]]:
-    if seen.machine in (MachineState.PAUSED, MachineState.UNKNOWN):
+    # A warden outlives a machine that was powered off from inside; it would be in the way.
+    orphaned = seen.machine is MachineState.CLOSED and seen.warden
+    if orphaned or seen.machine in (MachineState.PAUSED, MachineState.UNKNOWN):
         close_locked(house, seen)
         seen = observe(house, profile.name)
     image = house.images.newest(profile.settings.client)

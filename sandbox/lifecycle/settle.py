@@ -8,7 +8,7 @@ from sandbox.lifecycle.close import close_locked
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe
 from sandbox.model.errors import InvalidInputError
-from sandbox.model.names import name_problem
+from sandbox.model.names import name_problem, same_name
 
 
 def settle(house: House, name: str) -> str:
@@ -43,10 +43,15 @@ def find_name(house: House, name: str) -> str:
     problem = name_problem(name)
     if problem:
         raise InvalidInputError("The name", [problem])
-    known = house.records.find(name)
-    if known is None and house.journal(name).read().pending():
-        return name
+    known = house.records.find(name) or unfinished_name(house, name)
     return known or house.records.load(name).name
+
+
+def unfinished_name(house: House, name: str) -> str | None:
+    """The name as it is written of what a killed verb left, told apart case-insensitively."""
+    found = (path.stem for path in house.paths.journals.glob("*.jsonl"))
+    same = sorted(known for known in found if same_name(known, name))
+    return next((known for known in same if house.journal(known).read().pending()), None)
 
 
 def settle_name(house: House, name: str) -> str:
@@ -56,7 +61,8 @@ def settle_name(house: House, name: str) -> str:
     if pending and pending.verb in ("onboard", "shred"):
         with house.locked(known, "repair"):
             settle(house, known)
-    return house.records.load(known).name
+    # A profile that was edited into nonsense can still be closed.
+    return house.records.find(known) or house.records.load(known).name
 
 
 def repair(house: House, name: str | None) -> list[Result]:

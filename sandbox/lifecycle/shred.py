@@ -9,6 +9,7 @@ from sandbox.lifecycle.close import close_locked, is_closed
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe
+from sandbox.lifecycle.settle import unfinished_name
 from sandbox.model.errors import MailboxError
 from sandbox.model.secrets import ITEMS
 from sandbox.state import files
@@ -31,7 +32,7 @@ def plan_shred(name: str, profile_id: uuid.UUID) -> Plan:
 
 def shred(house: House, name: str) -> Result:
     """Destroy the profile's keys and data; a name already shredded is an error that says when."""
-    known = house.records.find(name) or name
+    known = house.records.find(name) or unfinished_name(house, name) or name
     with house.locked(known, "shred"):
         pending = house.journal(known).read().pending()
         identity = _identity(house, known, pending and pending.facts)
@@ -45,11 +46,10 @@ def _identity(house: House, name: str, pending: Any) -> uuid.UUID:
     try:
         return house.records.load(name).id
     except MailboxError:
-        history = house.journal(name).read()
-        begun = history.last("onboard", "begin")
-        facts = pending or (begun.facts if begun else None)
-        if facts and "profile_id" in facts and (pending or house.records.find(name)):
-            return uuid.UUID(str(facts["profile_id"]))
+        begun = house.journal(name).read().last("onboard", "begin")
+        for facts in (pending, begun and begun.facts if house.records.find(name) else None):
+            if facts and "profile_id" in facts:
+                return uuid.UUID(str(facts["profile_id"]))
         raise
 
 

@@ -103,10 +103,8 @@ class Journal:
 
     def read(self) -> History:
         """The history so far; an absent journal has an empty one."""
-        try:
-            lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return History(())
+        with files.readable_errors(self._path):
+            lines = self._path.read_bytes().splitlines() if self._path.exists() else []
         return History(tuple(_entries(lines)), _first_break(lines))
 
 
@@ -129,13 +127,14 @@ def _entries(lines: list[bytes]) -> Iterator[Entry]:
     for line in lines:
         document = _parse(line)
         if document is not None:
+            facts = document.get("facts")
             yield Entry(
                 time=str(document.get("time", "")),
                 verb=str(document.get("verb", "")),
                 event=str(document.get("event", "")),
                 run=str(document.get("run", "")),
                 step=str(document.get("step", "")),
-                facts=document.get("facts"),
+                facts=facts if isinstance(facts, dict) else None,
             )
 
 

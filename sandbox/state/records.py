@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +42,8 @@ class Records:
 
     def find(self, name: str) -> str | None:
         """The name as it is written of a profile, told apart case-insensitively."""
+        if name_problem(name):
+            return None
         if self._paths.profile(name).exists():
             return name
         return next((known for known in self.names() if same_name(known, name)), None)
@@ -52,10 +55,13 @@ class Records:
             MailboxError: `profile-unknown`.
             InvalidInputError: when its file was edited into nonsense.
         """
-        known = self.find(name) if not name_problem(name) else None
+        known = self.find(name)
         if known is None:
             raise self._unknown(name)
-        profile = self.parse(self._paths.profile(known).read_bytes(), f"The profile {known}")
+        path = self._paths.profile(known)
+        with files.readable_errors(path):
+            content = path.read_bytes()
+        profile = self.parse(content, f"The profile {known}")
         if profile.name != known:
             raise InvalidInputError(f"The profile {known}", [f"name: is {profile.name!r}"])
         return profile
@@ -77,8 +83,12 @@ class Records:
         files.replace(self._paths.profile(name), content)
 
     def remove(self, name: str) -> None:
-        """Remove the profile's file."""
+        """Remove the profile's file, and what an editor was left with."""
         files.remove(self._paths.profile(name))
+        draft = re.compile(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}\.edit")
+        for path in self._paths.profiles.glob(".*.edit"):
+            if draft.fullmatch(path.name):
+                files.remove(path)
 
     def templates(self) -> list[str]:
         """The names of the templates: those that ship and the user's own."""
@@ -120,8 +130,7 @@ class Records:
         """The tombstone of a name, if a profile of that name was shredded."""
         for path in self._paths.tombstones.glob("*.json"):
             if same_name(path.stem, name):
-                stone = json.loads(path.read_bytes())
-                return Tombstone(stone["name"], stone["profile_id"], stone["shredded"])
+                return _read_tombstone(path)
         return None
 
     def _unknown(self, name: str) -> MailboxError:
@@ -139,6 +148,15 @@ class Records:
             code="profile-unknown",
             exit_code=Exit.NOT_FOUND,
         )
+
+
+def _read_tombstone(path: Path) -> Tombstone:
+    """A tombstone; a damaged one still stands for its name."""
+    try:
+        stone = json.loads(path.read_bytes())
+        return Tombstone(str(stone["name"]), str(stone["profile_id"]), str(stone["shredded"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Tombstone(path.stem, "", "an unknown day")
 
 
 def parse_toml(content: bytes, what: str) -> dict[str, Any]:
