@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.unit.fakes import World, make_house
 
 from sandbox.lifecycle.house import House
+from tests.unit.fakes import World, make_house
 
 
 @pytest.fixture

@@ -66,7 +66,10 @@ class World:
         self.said: list[str] = []
         self.warned: list[str] = []
         self.desired: list[Mapping[str, Any]] = []
-        self.keys: dict[str, tuple[str, str]] = {OWN: ("anna@kunde.test", ""), BERT: ("b@p.test", "")}
+        self.keys: dict[str, tuple[str, str]] = {
+            OWN: ("anna@kunde.test", ""),
+            BERT: ("b@p.test", ""),
+        }
         self._file = root / "world.json"
 
     @property

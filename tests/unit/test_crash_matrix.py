@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.unit.fakes import EXIT_KILLED, NAME, World, mails, make_house, make_wish, opens
 
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
@@ -24,6 +23,7 @@ from sandbox.lifecycle.shred import shred
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import domain_name
 from sandbox.model.secrets import ITEMS, VOLUME_KEY
+from tests.unit.fakes import EXIT_KILLED, NAME, World, mails, make_house, make_wish, opens
 
 Verb = Callable[[House], object]
 
@@ -56,8 +56,8 @@ class Moment:
     def decisive(self) -> bool:
         """Whether it is right before or right after the effect of a step."""
         return any(
-            label.startswith("after journal") and " step " in label
-            or label.startswith("before journal") and " done " in label
+            (label.startswith("after journal") and " step " in label)
+            or (label.startswith("before journal") and " done " in label)
             for label in self.labels
         )
 
@@ -146,7 +146,9 @@ def _kill_and_go_on(
 
 
 def _verb(scene: str) -> str:
-    return next(verb for verb in ("onboard", "open", "close", "shred") if verb in scene.split(" of")[0])
+    return next(
+        verb for verb in ("onboard", "open", "close", "shred") if verb in scene.split(" of")[0]
+    )
 
 
 def _scene(scene: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> World:
