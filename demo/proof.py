@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 from demo import inside
 
+JAVASCRIPT = Path(__file__).with_name("js")
+FILES = {"reply": "compose", "write": "compose"}  # the others are named like their task
+
 Json = dict[str, Any]
 Ask = Callable[[Json], Json]
 T = TypeVar("T")
@@ -111,7 +114,8 @@ class Proof:
         return list(self._do({"do": "dialogs"})["dialogs"])
 
     def _do(self, task: Json) -> Json:
-        result = self._ask({"deadline_s": self._deadline_s, **task})
+        source = {"script": _javascript(task["do"])}
+        result = self._ask({"deadline_s": self._deadline_s, **source, **task})
         if "error" in result:
             raise ProofError(f"{task['do']}: {result['error']}")
         return result
@@ -122,11 +126,11 @@ def locally(port: int) -> Ask:
     return lambda task: inside.perform({**task, "port": port})
 
 
-def through(run: Callable[[bytes], bytes]) -> Ask:
+def through(run: Callable[[bytes], bytes], *, port: int = 2828) -> Ask:
     """Ask a Thunderbird elsewhere: `run` pipes its argument into `python3 -` there."""
 
     def ask(task: Json) -> Json:
-        output = run(script(task)).decode(errors="replace").strip().splitlines()
+        output = run(script({**task, "port": port})).decode(errors="replace").strip().splitlines()
         try:
             result = json.loads(output[-1])
         except (IndexError, ValueError):
@@ -143,6 +147,11 @@ def script(task: Json) -> bytes:
     source = Path(inside.__file__).read_text(encoding="utf-8")
     body = source.partition('\nif __name__ == "__main__":')[0]
     return f"{body}\nsys.exit(main([{json.dumps(task)!r}]))\n".encode()
+
+
+def _javascript(name: str) -> str:
+    parts = ("helpers", FILES.get(name, name))
+    return "\n".join((JAVASCRIPT / f"{part}.js").read_text(encoding="utf-8") for part in parts)
 
 
 def _present(task: Json) -> Json:

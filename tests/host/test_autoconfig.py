@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from demo.correspondent import Person
 from demo.desired import SIGNATURE, desired_state
 from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
 from demo.native import NativeThunderbird, missing
+from demo.proof import Proof, through
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
@@ -110,6 +112,18 @@ def test_encrypted_message_is_shown_verified(world: World, tmp_path: Path) -> No
     picture = tmp_path / "screen.png"
     world.thunderbird.screenshot(picture)
     assert picture.stat().st_size > 20000  # an empty screen takes a few hundred bytes
+
+
+def test_the_proofs_run_as_one_piped_script(world: World) -> None:
+    world.open()
+
+    def run(source: bytes) -> bytes:
+        command = ["/usr/bin/python3", "-I", "-"]
+        return subprocess.run(command, input=source, capture_output=True, check=True).stdout
+
+    proof = Proof(through(run, port=world.thunderbird.port))
+    assert proof.open(index=3).body == SECRET_TEXT
+    assert proof.dialogs() == []
 
 
 def test_ordinary_mail_is_neither_encrypted_nor_signed(world: World) -> None:

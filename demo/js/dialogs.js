@@ -1,0 +1,2 @@
+// What waits for a person.
+return { dialogs: dialogs() };
