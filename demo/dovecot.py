@@ -41,7 +41,7 @@ def users_file(passwords: Mapping[str, str]) -> str:
 def configuration(version: str, folder: Path, ports: Ports, account: Account) -> str:
     """The whole dovecot.conf for a version such as `2.3.19.1`."""
     old = tuple(int(part) for part in version.split(".")[:2]) < (2, 4)
-    head = _HEAD_2_3 if old else _HEAD_2_4.replace("@version@", version.split(" ")[0])
+    head = _HEAD_2_3 if old else _HEAD_2_4
     values = {
         "folder": folder,
         "user": account.name,
@@ -77,8 +77,8 @@ submission_relay_ssl = no
 """
 
 _HEAD_2_4 = """\
-dovecot_config_version = @version@
-dovecot_storage_version = @version@
+dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
 protocols {
   imap = yes
   submission = yes

@@ -150,9 +150,11 @@ class MailServer:
 
     def log(self, lines: int = 20) -> str:
         """The last lines of Dovecot's log."""
-        with contextlib.suppress(OSError):
-            return "\n".join((self._folder / "dovecot.log").read_text().splitlines()[-lines:])
-        return ""
+        found: list[str] = []
+        for name in ("start.log", "dovecot.log"):
+            with contextlib.suppress(OSError):
+                found += (self._folder / name).read_text(errors="replace").splitlines()
+        return "\n".join(found[-lines:])
 
     def _imap(self, user: str) -> imaplib.IMAP4_SSL:
         context = ssl.create_default_context(cadata=self.authority)
@@ -179,17 +181,18 @@ class MailServer:
 
     def _start(self) -> None:
         root = os.geteuid() == 0
-        self._dovecot = subprocess.Popen(
-            [_dovecot(), "-F", "-c", str(self._folder / "dovecot.conf")],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=self._folder,
-            user=self._account.uid if root else None,
-            group=self._account.gid if root else None,
-            extra_groups=[] if root else None,
-            start_new_session=True,  # a Ctrl-C is for us to handle
-        )
+        with (self._folder / "start.log").open("wb") as words:
+            self._dovecot = subprocess.Popen(
+                [_dovecot(), "-F", "-c", str(self._folder / "dovecot.conf")],
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=words,
+                cwd=self._folder,
+                user=self._account.uid if root else None,
+                group=self._account.gid if root else None,
+                extra_groups=[] if root else None,
+                start_new_session=True,  # a Ctrl-C is for us to handle
+            )
         self._await_ports(open_=True)
 
     def _stop_dovecot(self) -> None:
