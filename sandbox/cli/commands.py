@@ -108,7 +108,7 @@ def onboard(
     interactive = sys.stdin.isatty() and not printer.as_json
     discover = discoverer(printer, interactive=interactive, yes=yes)
     if interactive:
-        answers = input_.ask_missing(answers, discover)
+        answers = input_.ask_missing(answers, None if offline else discover)
     elif not offline and not (answers.imap and answers.smtp):
         answers = input_.discover_missing(answers, discover)
     wish = input_.check_answers(

@@ -19,7 +19,13 @@ def discoverer(printer: Printer, *, interactive: bool, yes: bool) -> Callable[[s
         from sandbox.host import discovery
 
         printer.step(f"Looking for the mail servers of {address.rpartition('@')[2]}")
-        found = discovery.discover(address)
+        try:
+            found = discovery.discover(address)
+        except MailboxError as error:
+            if not interactive:
+                raise
+            printer.note(f"{error.brief} You can name them now.")
+            return Answers()
         printer.note(f"Found at {found.source}:")
         printer.note(f"  IMAP {found.imap}, SMTP {found.smtp}, login {found.login}")
         if found.doubt:

@@ -78,22 +78,56 @@ def merge(flags: Answers, file: Answers) -> Answers:
     return Answers(**chosen)
 
 
-def ask_missing(answers: Answers, discover: Callable[[str], Answers]) -> Answers:
-    """Ask on the terminal for what cannot be done without."""
+def ask_missing(answers: Answers, discover: Callable[[str], Answers] | None) -> Answers:
+    """Ask on the terminal for what cannot be done without; without `discover`, ask for servers."""
     if not answers.address:
-        answers = replace(answers, address=click.prompt("Mail address", err=True))
+        address = _ask("Mail address", _or_problem(names.address_problem))
+        answers = replace(answers, address=address)
     if answers.display_name is None:
-        name = click.prompt("Your name, as recipients see it", default="", err=True)
+        name = _ask("Your name, as recipients see it", _or_problem(names.text_problem), "")
         answers = replace(answers, display_name=name)
-    if not answers.imap or not answers.smtp:
+    if discover and not (answers.imap and answers.smtp):
         answers = discover_missing(answers, discover)
     if not answers.imap:
-        answers = replace(answers, imap=click.prompt("IMAP server (HOST[:PORT])", err=True))
+        answers = replace(answers, imap=_ask("IMAP server (HOST[:PORT])", _server_text(993)))
     if not answers.smtp:
-        answers = replace(answers, smtp=click.prompt("SMTP server (HOST[:PORT])", err=True))
+        answers = replace(answers, smtp=_ask("SMTP server (HOST[:PORT])", _server_text(465)))
     if not (answers.key or answers.key_file or answers.generate_key):
         answers = _ask_key(answers)
     return answers
+
+
+def _ask(question: str, check: Callable[[str], str], default: str | None = None) -> str:
+    """Ask until the answer passes; click shows the reason why one does not."""
+
+    def checked(text: str) -> str:
+        try:
+            return check(text.strip())
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+
+    shown = bool(default)
+    return str(
+        click.prompt(question, default=default, value_proc=checked, show_default=shown, err=True)
+    )
+
+
+def _or_problem(problem_of: Callable[[str], str | None]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        problem = problem_of(text)
+        if problem:
+            raise ValueError(problem)
+        return text
+
+    return check
+
+
+def _server_text(port: int) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        parse_server(text, port)
+        return text
+
+    return check
 
 
 def discover_missing(answers: Answers, discover: Callable[[str], Answers]) -> Answers:
@@ -104,12 +138,15 @@ def discover_missing(answers: Answers, discover: Callable[[str], Answers]) -> An
 
 
 def _ask_key(answers: Answers) -> Answers:
-    said = click.prompt(
-        "OpenPGP key: a fingerprint from your GnuPG, `new`, or nothing", default="", err=True
-    )
-    if said.strip().lower() == "new":
+    question = "OpenPGP key: a fingerprint from your GnuPG, `new`, or nothing for none"
+    said = _ask(question, _key_text, "")
+    if said == "new":
         return replace(answers, generate_key=True)
-    return replace(answers, key=said.strip() or None)
+    return replace(answers, key=said or None)
+
+
+def _key_text(text: str) -> str:
+    return text.lower() if text.lower() in ("", "new") else names.parse_fingerprint(text)
 
 
 @dataclass
