@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes
+from getpass import getuser
 from pathlib import Path
 
 from demo.correspondent import Person, Reading
@@ -174,7 +176,9 @@ class Demo:
         answer = f"reply-{secrets.token_hex(6)}"
         with self.report.step("Reply, signed and encrypted") as proven:
             composed: Composed = prove(self.session).reply(f"Danke! {answer}", **self.which)
-            proven.append(require(composed.sent, "Thunderbird sent it"))
+            proven.append(
+                require(composed.sent, f"Thunderbird sent it{'' if composed.sent else composed}")
+            )
             message = self.server.wait_for_messages(CORRESPONDENT, 1, deadline_s=120)[-1]
             reading: Reading = self.partner.read(message)
             proven.append(require(reading.decrypted, "the correspondent's GnuPG decrypts it"))
@@ -213,13 +217,17 @@ class Demo:
         return (xdg, self.session.runtime / "libvirt")
 
     def keep(self) -> None:
-        """Leave the mailbox open until Enter is pressed."""
+        """Leave the mailbox open until somebody ends the demonstration."""
         assigned = ("MAILBOX_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
         variables = " ".join(f"{key}={self.session.env[key]}" for key in assigned)
-        print("\nThe mailbox is open. In another terminal:")
-        print(f"  {variables} virt-viewer -c qemu:///session --attach mailbox-{NAME}")
-        print("Press Enter here to go on; then it is closed and shredded.", flush=True)
-        sys.stdin.readline()
+        machines = self.session.run(["virsh", "-q", "-c", "qemu:///session", "list", "--name"])
+        domain = machines.stdout.decode().split()[0]
+        print(f"\nThe mailbox is open. In another terminal, as the user {getuser()}:")
+        print(f"  env {variables} virt-viewer -c qemu:///session --attach {domain}")
+        print("Press Ctrl-C or Enter here to go on; then it is closed and shredded.", flush=True)
+        with suppress(KeyboardInterrupt):
+            if not sys.stdin.readline():
+                signal.pause()  # no terminal: until it is interrupted
 
 
 def _has_account(facts: Facts) -> bool:

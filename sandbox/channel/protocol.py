@@ -16,7 +16,7 @@ from sandbox.channel.strict_json import StrictJsonError, parse_object
 
 MAX_REQUEST = 1024 * 1024
 MAX_FRAME = 1024 * 1024
-MAX_STATE = 32 * 1024 * 1024
+MAX_STATE = 16 * 1024 * 1024
 MAX_DEADLINE_S = 24 * 3600.0
 # The guest's shell gets the command as one argument, and Linux bounds one argument to 128 KiB.
 MAX_COMMAND = 100 * 1024

@@ -92,7 +92,11 @@ def _profile_names() -> list[str]:
 
 def main() -> None:
     """The console entry point."""
+    import resource
+
     from sandbox.cli import commands, image_commands
 
+    # Secrets pass through this process: a crash must not write them to the disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _ = (commands, image_commands)
     cli(prog_name="mailbox")

@@ -241,13 +241,14 @@ def screenshot(printer: Printer, name: str, file: Path) -> None:
     """Save a picture (PNG) of what an open mailbox's machine shows."""
     from sandbox.host.picture import to_png
     from sandbox.lifecycle.house import Result
-    from sandbox.model.machine import domain_name
     from sandbox.state import files
 
     house = compose(printer)
     known = house.records.load(name).name
-    picture = to_png(house.machines.screenshot(domain_name(known)))
+    picture = to_png(house.machines.screenshot(house.domain(known)))
     with files.readable_errors(file):
+        # It may show decrypted mail.
+        file.touch(0o600)
         file.write_bytes(picture)
     printer.result(Result("screenshot", known, f"Saved {file}.", {"file": str(file)}))
 

@@ -15,7 +15,7 @@ from sandbox.lifecycle.onboard import KeyChoice, Wish
 from sandbox.model import names
 from sandbox.model.endpoints import Endpoint, Security, parse_connect, parse_server
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
-from sandbox.model.profile import Account, Settings
+from sandbox.model.profile import Account, Settings, client_problem
 from sandbox.model.schema import Reader
 from sandbox.state.records import parse_toml
 
@@ -229,6 +229,7 @@ def _settings(checker: _Checker, answers: Answers, template: Callable[[str], Set
     size = checker.parse("--size", answers.size, names.parse_size, settings.volume_size)
     policy = replace(settings.policy, marionette=bool(answers.marionette))
     client = answers.client or settings.client
+    checker.check("--client", client, client_problem)
     return replace(settings, client=client, volume_size=size, policy=policy)
 
 
@@ -243,6 +244,11 @@ def _account(checker: _Checker, answers: Answers) -> Account:
         checker.parse("--connect-to", each, parse_connect, None) for each in answers.connect_to
     ]
     known = [each for each in detours if each is not None]
+    imap = _endpoint(checker, "--imap", answers.imap, 993, known)
+    smtp = _endpoint(checker, "--smtp", answers.smtp, 465, known)
+    for host, port, *_ in known:
+        if (host, port) not in ((imap.host, imap.port), (smtp.host, smtp.port)):
+            checker.problems.append(f"--connect-to: {host}:{port} is none of the servers")
     authorities = checker.read("--ca", answers.ca)
     return Account(
         address=address,
@@ -250,8 +256,8 @@ def _account(checker: _Checker, answers: Answers) -> Account:
             "--display-name", answers.display_name or "", names.text_problem
         ),
         login=checker.check("--login", answers.login or address, names.text_problem),
-        imap=_endpoint(checker, "--imap", answers.imap, 993, known),
-        smtp=_endpoint(checker, "--smtp", answers.smtp, 465, known),
+        imap=imap,
+        smtp=smtp,
         signature=checker.check("--signature", answers.signature or "", names.signature_problem),
         ca=_certificates(checker, authorities),
     )

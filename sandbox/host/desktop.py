@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sandbox.host import process
 
-_LAYOUT = re.compile(r'^\s*XKBLAYOUT\s*=\s*"?([a-z]{2,8})', re.MULTILINE)
+_LAYOUT = re.compile(r'^\s*XKBLAYOUT\s*=\s*"?([a-z]{2,5})', re.MULTILINE)
 
 
 def time_zone(localtime: Path = Path("/etc/localtime")) -> str:

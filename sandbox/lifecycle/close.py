@@ -9,7 +9,7 @@ from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import Observation, observe
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.machine import MachineState, domain_name
+from sandbox.model.machine import MachineState
 
 # Emulated machines are slow to close a mail client; a hanging one is ended after this.
 SHUTDOWN_DEADLINE_S = 90.0
@@ -94,7 +94,7 @@ class _Closing:
         except MailboxError as error:
             self._house.progress.warn(f"The machine did not close by itself: {error.brief}")
             return {"clean": False, "code": error.code}
-        domain = domain_name(self._name)
+        domain = self._house.domain(self._name)
         self.clean = asked and self._house.machines.wait_gone(domain, _POWEROFF_DEADLINE_S)
         return {"clean": self.clean}
 
@@ -106,7 +106,7 @@ class _Closing:
             self._house.wardens.kill(control)
 
     def _end_machine(self) -> None:
-        self._house.machines.destroy(domain_name(self._name))
+        self._house.machines.destroy(self._house.domain(self._name))
 
     def _clear(self) -> None:
         self._house.machines.forget_secret(self._house.paths.volume(self._name))

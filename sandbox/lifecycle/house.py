@@ -9,6 +9,7 @@ from typing import Any
 
 from sandbox import ports
 from sandbox.lifecycle.engine import Progress
+from sandbox.model.machine import domain_name
 from sandbox.state import lock
 from sandbox.state.journal import Journal
 from sandbox.state.paths import Paths
@@ -31,6 +32,10 @@ class House:
     user_keyring: ports.UserKeyring
     profile_keyring: Callable[[str], ports.ProfileKeyring]
     progress: Progress
+
+    def domain(self, name: str) -> str:
+        """The libvirt domain name of a profile's machine."""
+        return domain_name(name, self.paths.home_tag)
 
     def journal(self, name: str) -> Journal:
         """The journal of a profile."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 from sandbox import ports
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import MailboxError
-from sandbox.model.machine import MachineState, domain_name
+from sandbox.model.machine import MachineState
 from sandbox.model.profile import Profile
 from sandbox.state.journal import Entry, History
 
@@ -44,7 +44,7 @@ class Observation:
 
 def observe(house: House, name: str) -> Observation:
     """Observe one profile closely."""
-    domain = domain_name(name)
+    domain = house.domain(name)
     machine = house.machines.state(domain)
     running = machine is not MachineState.CLOSED
     return _observation(
@@ -65,7 +65,7 @@ def observe_all(house: House) -> list[Observation]:
         house.progress.warn(error.brief)
         states, unknown = {}, MachineState.UNKNOWN
     return [
-        _observation(house, name, states.get(domain_name(name), unknown))
+        _observation(house, name, states.get(house.domain(name), unknown))
         for name in house.records.names()
     ]
 
@@ -77,7 +77,7 @@ def _observation(
     profile = _or_error(errors, lambda: house.records.load(name))
     history = _or_error(errors, house.journal(name).read) or History(())
     volume = _or_error(errors, lambda: house.volumes.look(house.paths.volume(name)))
-    opened = history.last("open")
+    begun, opened = history.last("open", "begin"), history.last("open", outcome="done")
     return Observation(
         name=name,
         profile=profile,
@@ -88,7 +88,7 @@ def _observation(
         warden=warden,
         plugged=plugged,
         pending=history.pending(),
-        image=_image_of(history.last("open", "begin")),
+        image=begun.fact("image") if begun else "",
         last_opened=opened.time if opened else "",
     )
 
@@ -99,7 +99,3 @@ def _or_error(errors: list[str], look: Callable[[], T]) -> T | None:
     except MailboxError as problem:
         errors += filter(None, (problem.brief, problem.details))
         return None
-
-
-def _image_of(entry: Entry | None) -> str:
-    return str(entry.facts.get("image", "")) if entry and entry.facts else ""

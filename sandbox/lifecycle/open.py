@@ -14,7 +14,7 @@ from sandbox.lifecycle.observe import Observation, observe
 from sandbox.lifecycle.settle import settle, settle_name
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
-from sandbox.model.machine import Image, MachineSpec, MachineState, domain_name
+from sandbox.model.machine import Image, MachineSpec, MachineState
 from sandbox.model.profile import Profile
 from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
 from sandbox.state import files
@@ -84,10 +84,11 @@ def _open(
     if orphaned or seen.machine in (MachineState.PAUSED, MachineState.UNKNOWN):
         close_locked(house, seen)
         seen = observe(house, profile.name)
-    image = house.images.newest(profile.settings.client)
+    closed = seen.machine is MachineState.CLOSED
+    image = house.images.newest(profile.settings.client) if closed else None
     work = _Opening(house, profile, seen, image)
     timings = run(
-        plan_open(seen, image.id),
+        plan_open(seen, image.id if image else seen.image),
         work.effects(),
         house.journal(profile.name),
         house.progress,
@@ -115,19 +116,21 @@ def _is_usable(house: House, seen: Observation) -> bool:
 
 
 def _show(house: House, profile: Profile) -> bool:
-    return house.host.show(domain_name(profile.name), profile.name)
+    return house.host.show(house.domain(profile.name), profile.name)
 
 
 class _Opening:
     """The effects of one open; secrets live in this object's memory and nowhere else."""
 
-    def __init__(self, house: House, profile: Profile, seen: Observation, image: Image) -> None:
+    def __init__(
+        self, house: House, profile: Profile, seen: Observation, image: Image | None
+    ) -> None:
         self.outcome = OpenOutcome()
         self._house = house
         self._profile = profile
         self._seen = seen
         self._image = image
-        self._domain = domain_name(profile.name)
+        self._domain = house.domain(profile.name)
         self._volume = house.paths.volume(profile.name)
         self._secrets: dict[str, str] = {}
         self._keys: ExportedKeys | None = None
@@ -135,7 +138,7 @@ class _Opening:
 
     def effects(self) -> dict[str, Any]:
         return {
-            "verify": lambda: self._house.images.verify(self._image),
+            "verify": self._verify,
             "check": lambda: self._house.volumes.check(self._volume),
             "start": self._start,
             "warden": self._start_warden,
@@ -145,6 +148,14 @@ class _Opening:
             "provision": self._provision,
         }
 
+    def _chosen_image(self) -> Image:
+        if self._image is None:
+            raise RuntimeError("a running machine keeps its image")
+        return self._image
+
+    def _verify(self) -> None:
+        self._house.images.verify(self._chosen_image())
+
     def _start(self) -> dict[str, Any]:
         files.private_folder(self._house.paths.machine(self._profile.name))
         hardware = self._house.host.hardware()
@@ -153,25 +164,24 @@ class _Opening:
                 "This computer gives no hardware acceleration; the machine is emulated and slow."
             )
         self._house.machines.start(self._spec(hardware))
-        return {"hardware": hardware, "image": self._image.id}
+        return {"hardware": hardware}
 
     def _spec(self, hardware: bool) -> MachineSpec:
         paths, name = self._house.paths, self._profile.name
-        settings = self._profile.settings
+        settings, image = self._profile.settings, self._chosen_image()
         return MachineSpec(
             name=self._domain,
             uuid=self._profile.id,
             title=f"{name} - mailbox",
             memory=settings.machine.memory,
             cpus=settings.machine.cpus,
-            kernel=self._image.kernel,
-            initrd=self._image.initrd,
-            root_image=self._image.root,
+            kernel=image.kernel,
+            initrd=image.initrd,
+            root_image=image.root,
             channel_socket=paths.channel_socket(name),
             display_socket=paths.display_socket(name),
             console_log=paths.console_log(name),
             hardware=hardware,
-            clipboard=settings.policy.clipboard,
         )
 
     def _start_warden(self) -> None:

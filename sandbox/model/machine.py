@@ -55,9 +55,12 @@ class MachineSpec:
     display_socket: Path
     console_log: Path
     hardware: bool
-    clipboard: bool = False
 
 
-def domain_name(profile_name: str) -> str:
-    """The libvirt domain name of a profile's machine."""
-    return f"mailbox-{profile_name}"
+def domain_name(profile_name: str, home_tag: str = "") -> str:
+    """The libvirt domain name of a profile's machine.
+
+    The tag tells apart profiles of one name below different values of `MAILBOX_HOME`, which share
+    one libvirt; no profile's name can hold the `+`.
+    """
+    return f"mailbox-{profile_name}+{home_tag}" if home_tag else f"mailbox-{profile_name}"

@@ -13,10 +13,10 @@ from sandbox.model.endpoints import Endpoint, Security, default_security, host_p
 from sandbox.model.errors import InvalidInputError
 from sandbox.model.schema import Reader
 
-_KEYBOARD = re.compile(r"(host|[a-z]{2,8})\Z")
+_KEYBOARD = re.compile(r"(host|[a-z]{2,5})\Z")
 _LANGUAGE = re.compile(r"[a-z]{2}\Z")
-_CLIENT = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
-_ZONE = re.compile(r"[A-Za-z0-9_+/-]{1,64}\Z")
+_CLIENT = re.compile(r"[a-z][a-z0-9]{0,31}\Z")
+_ZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}\Z")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,6 @@ class Display:
 class Policy:
     """What the machine permits beyond the account itself."""
 
-    clipboard: bool = False
     remote_content: bool = False
     marionette: bool = False
 
@@ -97,6 +96,11 @@ class Profile:
     account: Account
     settings: Settings
     keys: Keys = field(default_factory=Keys)
+
+
+def client_problem(client: str) -> str | None:
+    """Why `client` cannot name an image, or None."""
+    return None if _CLIENT.match(client) else f"{client!r} is not the name of an image"
 
 
 def read_template(document: Mapping[str, Any], name: str) -> Settings:
@@ -163,7 +167,6 @@ def write_profile(profile: Profile) -> dict[str, Any]:
         "machine": {"memory": _write_size(settings.machine.memory), "cpus": settings.machine.cpus},
         "volume": {"size": _write_size(settings.volume_size)},
         "policy": {
-            "clipboard": settings.policy.clipboard,
             "remote_content": settings.policy.remote_content,
             "marionette": settings.policy.marionette,
         },
@@ -185,8 +188,9 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
     policy, display = reader.table("policy"), reader.table("display")
     default = base or Settings("", Machine(2 * 1024**3, 2), 20 * 1024**3, Policy(), Display())
     client = reader.get("client", str, default.client)
-    if not _CLIENT.match(client):
-        reader.problem("client", f"{client!r} is not the name of an image")
+    problem = client_problem(client)
+    if problem:
+        reader.problem("client", problem)
     settings = Settings(
         client=client,
         machine=Machine(
@@ -195,7 +199,6 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
         ),
         volume_size=volume.parsed("size", names.parse_size, default.volume_size),
         policy=Policy(
-            clipboard=policy.get("clipboard", bool, default.policy.clipboard),
             remote_content=policy.get("remote_content", bool, default.policy.remote_content),
             marionette=policy.get("marionette", bool, default.policy.marionette),
         ),

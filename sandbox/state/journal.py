@@ -33,6 +33,10 @@ class Entry:
     step: str = ""
     facts: Mapping[str, Any] | None = None
 
+    def fact(self, name: str) -> str:
+        """One of the facts as text; empty when it was not noted."""
+        return str((self.facts or {}).get(name, ""))
+
 
 @dataclass(frozen=True)
 class History:
@@ -51,10 +55,10 @@ class History:
                 _forget_ended(begun, entry)
         return next((begun[verb] for verb in _WEIGHT if verb in begun), None)
 
-    def last(self, verb: str, event: str = "end") -> Entry | None:
-        """The newest entry of a verb and event."""
+    def last(self, verb: str, event: str = "end", outcome: str = "") -> Entry | None:
+        """The newest entry of a verb and event, and of an outcome where one is named."""
         found = (e for e in reversed(self.entries) if e.verb == verb and e.event == event)
-        return next(found, None)
+        return next((e for e in found if not outcome or e.fact("outcome") == outcome), None)
 
 
 class Journal:

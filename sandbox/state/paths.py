@@ -25,6 +25,7 @@ class Paths:
     data: Path
     state: Path
     runtime: Path
+    home_tag: str = ""
 
     @property
     def profiles(self) -> Path:
@@ -112,7 +113,8 @@ def find_paths(environment: Mapping[str, str]) -> Paths:
     home = environment.get("MAILBOX_HOME")
     if home:
         root = Path(home).absolute()
-        paths = Paths(root / "config", root / "data", root / "state", root / "run")
+        tag = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+        paths = Paths(root / "config", root / "data", root / "state", root / "run", tag)
     else:
         dirs = platformdirs.PlatformDirs("mailbox", appauthor=False)
         paths = Paths(

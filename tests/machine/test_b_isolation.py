@@ -113,9 +113,8 @@ def test_no_secret_is_in_processes_or_files_of_the_host(opened: World) -> None:
 def test_libvirt_holds_no_secret_of_an_open_mailbox(opened: World) -> None:
     uri = ["virsh", "-q", "-c", "qemu:///session"]
     assert opened.session.run([*uri, "secret-list"]).stdout.strip() == b""
-    assert opened.session.run([*uri, "list", "--all", "--name"]).stdout.split() == [
-        f"mailbox-{NAME}".encode()
-    ]
+    (domain,) = opened.session.run([*uri, "list", "--all", "--name"]).stdout.split()
+    assert domain.startswith(f"mailbox-{NAME}".encode())
 
 
 def _secrets(world: World) -> list[bytes]:

@@ -17,11 +17,6 @@ _ROOT_PORTS = 14
 _SPARE_ROOT_PORT = "<controller type='pci' index='{0}' model='pcie-root-port'/>"
 _CPU_HARDWARE = "<cpu mode='host-passthrough' check='none' migratable='on'/>"
 _CPU_EMULATED = "<cpu mode='maximum'/>"
-# QEMU shares the clipboard over VNC only through this channel (QEMU: chardev qemu-vdagent).
-_CLIPBOARD = (
-    "<channel type='qemu-vdagent'><source><clipboard copypaste='yes'/></source>"
-    "<target type='virtio' name='com.redhat.spice.0'/></channel>"
-)
 
 
 def domain_xml(spec: MachineSpec, owner: tuple[int, int] | None = None) -> str:
@@ -37,7 +32,6 @@ def domain_xml(spec: MachineSpec, owner: tuple[int, int] | None = None) -> str:
             "domain_type": "kvm" if spec.hardware else "qemu",
             "cpu": _CPU_HARDWARE if spec.hardware else _CPU_EMULATED,
             "root_ports": "\n    ".join(ports),
-            "clipboard": _CLIPBOARD if spec.clipboard else "<!-- No clipboard. -->",
             "seclabel": _owner_label(owner) if owner else "",
         },
         values={

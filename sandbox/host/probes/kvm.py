@@ -222,7 +222,8 @@ def prove_kvm(
     if process.which(QEMU) is None:
         return KvmProof(False, ProofKind.NONE, f"{QEMU} is not installed")
     kind = ProofKind.KERNEL if kernel else ProofKind.BOOT_SECTOR
-    key = cache_key(os.uname().release, qemu_version(), cpu, kind)
+    permitted = "permitted" if device_facts().permitted else "not permitted"
+    key = cache_key(os.uname().release, qemu_version(), f"{cpu}, {permitted}", kind)
     known = None if fresh else recall(cache, key)
     if known:
         return known

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,18 @@ LOCALES = {"en": "en_US.UTF-8", "de": "de_DE.UTF-8"}
 def prepare(desired: Json, home: Path) -> None:
     """Put the desired state where Thunderbird looks for it, and clear what a crash left behind."""
     CONTROL_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _make_private_folder(STATE_DIR)
-    profile = profile_folder(home)
-    for folder in (profile.parent, profile):
-        _make_private_folder(folder)
-    if _running() is None:
-        _remove_stale_locks(profile)
-    (STATE_DIR / "quit").unlink(missing_ok=True)
-    # A new file, not a shorter one: whoever follows the old one must not see half of the new.
-    _write_private(STATE_DIR / "status.jsonl", b"")
+    _make_state_folder()
+    running = _running() is not None
     _write(CONTROL_DIR / "home", str(home).encode())
-    _write_private(STATE_DIR / "desired.json", json.dumps(desired).encode())
+    with _acting_as_user():
+        profile = profile_folder(home)
+        profile.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not running:
+            _remove_stale_locks(profile)
+        (STATE_DIR / "quit").unlink(missing_ok=True)
+        # A new file, not a shorter one: who follows the old one must not see half of the new.
+        _write(STATE_DIR / "status.jsonl", b"")
+        _write(STATE_DIR / "desired.json", json.dumps(desired).encode())
 
 
 def start(desired: Json) -> subprocess.Popen[bytes] | None:
@@ -97,7 +98,8 @@ def close(deadline_s: float) -> bool:
     if pid is None:
         return True
     end = time.monotonic() + deadline_s
-    _write_private(STATE_DIR / "quit", b"")
+    with _acting_as_user():
+        _write(STATE_DIR / "quit", b"")
     if _wait_gone(pid, time.monotonic() + deadline_s * 0.7):
         return True
     while time.monotonic() < end:
@@ -166,29 +168,42 @@ def _as_user() -> Mapping[str, Any]:
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
-def _own(path: Path) -> None:
+@contextlib.contextmanager
+def _acting_as_user() -> Iterator[None]:
+    """Touch what Thunderbird's user controls with that user's rights only.
+
+    A link that a taken-over client lays there leads no further than it could go by itself.
+    """
     account = _mail_user()
-    if account is not None:
-        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    if account is None:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
-def _make_private_folder(path: Path) -> None:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _own(path)
+def _make_state_folder() -> None:
+    STATE_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+    account = _mail_user()
+    if account is not None:  # its parent is root's, so nobody else can have put a link there
+        os.chown(STATE_DIR, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
-def _write_private(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, readable by Thunderbird's user only."""
-    _write(path, content, owner=_own)
-
-
-def _write(path: Path, content: bytes, owner: Callable[[Path], None] = lambda _: None) -> None:
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file as a whole, readable by its owner only."""
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as sink:
         sink.write(content)
-    owner(draft)
     draft.replace(path)
 
 
@@ -238,10 +253,11 @@ def _close_windows() -> None:
 
 
 def _complete_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").rpartition("\n")[0].splitlines()
-    except OSError:
-        return []
+    with _acting_as_user():
+        try:
+            return path.read_text(errors="replace").rpartition("\n")[0].splitlines()
+        except OSError:
+            return []
 
 
 def _parse(line: str) -> Json:
