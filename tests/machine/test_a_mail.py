@@ -11,7 +11,7 @@ from tests.machine.conftest import NAME, SUBJECT, World
 def test_open_makes_the_client_usable(opened: World) -> None:
     facts = opened.proof.facts(messages=1)
     assert [account["type"] for account in facts.accounts].count("imap") == 1
-    assert facts.identity["email"] == "anna@kunde.test"
+    assert facts.identity["address"] == "anna@kunde.test"
     assert not facts.offline
     assert not opened.proof.dialogs()
 
