@@ -81,7 +81,12 @@ def _open(
 ) -> tuple[OpenOutcome, dict[str, float]]:
     # A warden outlives a machine that was powered off from inside; it would be in the way.
     orphaned = seen.machine is MachineState.CLOSED and seen.warden
-    if orphaned or seen.machine in (MachineState.PAUSED, MachineState.UNKNOWN):
+    if seen.machine is MachineState.PAUSED:
+        # QEMU pauses a machine whose writes find no space, and loses none of them.
+        house.progress.warn("The machine was paused, as it is when the disk is full; it goes on.")
+        house.machines.resume(house.domain(profile.name))
+        seen = observe(house, profile.name)
+    elif orphaned or seen.machine is MachineState.UNKNOWN:
         close_locked(house, seen)
         seen = observe(house, profile.name)
     closed = seen.machine is MachineState.CLOSED

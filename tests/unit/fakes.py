@@ -224,6 +224,10 @@ class FakeMachines:
             spec.console_log.write_bytes(b"boot \x1b[31mred\nlast words\n")
             state["machines"][spec.name] = {"state": "open", "volume": None}
 
+    def resume(self, name: str) -> None:
+        with self._world.change("machines.resume") as state:
+            state["machines"][name]["state"] = "open"
+
     def has_volume(self, name: str) -> bool:
         with self._world.change("machines.has_volume") as state:
             return bool(state["machines"].get(name, {}).get("volume"))

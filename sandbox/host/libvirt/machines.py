@@ -61,6 +61,13 @@ class LibvirtMachines:
         with lv.explained("start the machine"):
             self._connection.createXML(domain_xml(spec, owner), libvirt.VIR_DOMAIN_START_VALIDATE)
 
+    def resume(self, name: str) -> None:
+        """Let a paused machine go on, such as one whose volume found the disk full."""
+        domain = self._find(name)
+        if domain is not None:
+            with lv.explained("let the machine go on"):
+                domain.resume()
+
     def has_volume(self, name: str) -> bool:
         """Whether the machine holds its volume."""
         domain = self._find(name)
