@@ -116,7 +116,7 @@ class Demo:
         self.subject = "Vertraulich: Vertragsentwurf"
         # Until it is decrypted, its protected subject cannot name the message.
         self.letter = partner.letter(customer, self.subject, self._text())
-        self.which = {"message_id": message_id(self.letter)}
+        self.letter_id = message_id(self.letter)
         self.screenshot = session.root / "screenshot.png"
 
     def deliver(self) -> None:
@@ -158,7 +158,9 @@ class Demo:
             facts = proof.facts(messages=4)
             proven.append(require(_has_account(facts), "the account is there"))
             proven.append(require(not facts.offline, "the inbox is synchronised"))
-            shown = proof.open(**self.which, expect={"encrypted": "ok", "signed": "verified"})
+            shown = proof.open(
+                message_id=self.letter_id, expect={"encrypted": "ok", "signed": "verified"}
+            )
             proven.append(require(shown.encrypted == "ok", "the message is decrypted"))
             proven.append(require(self.canary in shown.body, "its plaintext is shown"))
             proven.append(require(shown.subject == self.subject, "its protected subject, too"))
@@ -175,7 +177,9 @@ class Demo:
     def answer(self) -> None:
         answer = f"reply-{secrets.token_hex(6)}"
         with self.report.step("Reply, signed and encrypted") as proven:
-            composed: Composed = prove(self.session).reply(f"Danke! {answer}", **self.which)
+            composed: Composed = prove(self.session).reply(
+                f"Danke! {answer}", message_id=self.letter_id
+            )
             proven.append(
                 require(composed.sent, f"Thunderbird sent it{'' if composed.sent else composed}")
             )
@@ -199,7 +203,9 @@ class Demo:
             proof = prove(self.session)
             facts = proof.facts(messages=4)
             proven.append(require(_has_account(facts), "one account, the same"))
-            shown = proof.open(**self.which, expect={"encrypted": "ok", "signed": "verified"})
+            shown = proof.open(
+                message_id=self.letter_id, expect={"encrypted": "ok", "signed": "verified"}
+            )
             proven.append(require(self.canary in shown.body, "the message is readable as before"))
 
     def shred(self) -> None:

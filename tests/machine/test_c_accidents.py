@@ -21,7 +21,10 @@ def _pid(pattern: str, world: World) -> int:
             environment = (process / "environ").read_bytes()
         except OSError:
             continue
-        if pattern in command and os.fsencode(world.session.runtime) in environment:
+        ours = (
+            os.fsencode(world.session.runtime) in environment or str(world.session.root) in command
+        )
+        if pattern in command and ours:
             return int(process.name)
     raise AssertionError(f"no process {pattern}")
 
