@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import shutil
@@ -45,8 +46,8 @@ def make(recipe: recipes.Recipe, folder: Path, progress: Progress) -> None:
         _need(program)
     overlay = folder / _OVERLAY
     overlay.write_bytes(recipes.overlay(recipe))
-    with _scratch_folder(folder) as scratch:
-        _run_mmdebstrap(recipe, overlay, scratch, progress)
+    with _scratch_folder(folder) as (scratch, note):
+        _run_mmdebstrap(recipe, overlay, scratch, note, progress)
     overlay.unlink()
     (folder / _SCRATCH).unlink()
 
@@ -58,13 +59,23 @@ def read_packages(folder: Path) -> dict[str, str]:
     return {name: version for name, _, version in (line.partition(" ") for line in sorted(lines))}
 
 
-def remove_leftover(folder: Path) -> None:
+def remove_leftover(folder: Path, progress: Progress) -> None:
     """Remove what a killed build left: its folder and the guest's tree that it was making."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        scratch = Path((folder / _SCRATCH).read_text("utf-8"))
+    with contextlib.suppress(OSError, UnicodeDecodeError), (folder / _SCRATCH).open() as note:
+        _wait_for_orphan(note.fileno(), progress)
+        scratch = Path(note.read())
         if scratch.name.startswith(_SCRATCH_PREFIX) and scratch.stat().st_uid == os.geteuid():
             _remove_scratch(scratch)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_orphan(note: int, progress: Progress) -> None:
+    """Wait for the mmdebstrap of a killed build: it inherited the lock on this file."""
+    try:
+        fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        progress("waiting for the rest of a killed build")
+        fcntl.flock(note, fcntl.LOCK_EX)
 
 
 def mmdebstrap_command(recipe: recipes.Recipe, overlay: Path, *, rootless: bool) -> list[str]:
@@ -79,7 +90,8 @@ def mmdebstrap_command(recipe: recipes.Recipe, overlay: Path, *, rootless: bool)
         f"chroot \"$1\" dpkg-query -W -f '${{Package}} ${{Version}}\\n' >{work}/out/{PACKAGES}",
         "echo mailbox: packing the root file system",
         f"{shlex.quote(_need('mkfs.erofs'))} --quiet -zlz4hc -C65536 -x-1 -T{recipes.EPOCH}"
-        f" -U{identity} --exclude-path={recipes.WORK} --exclude-regex='^(dev|proc|run|sys|tmp)/.*'"
+        f" -U{identity} --exclude-path={recipes.WORK}"
+        f" --exclude-regex='^(dev|run|tmp)/|^(proc|sys)$'"
         f' {work}/out/root.erofs "$1" >/dev/null',
         *(
             f"download /{recipes.WORK}/out/{name} {shlex.quote(str(folder / name))}"
@@ -113,8 +125,11 @@ def _need(program: str) -> str:
 
 
 @contextlib.contextmanager
-def _scratch_folder(build_folder: Path) -> Iterator[Path]:
-    """Where the guest's tree is made: other user numbers must get in, so not in private folders."""
+def _scratch_folder(build_folder: Path) -> Iterator[tuple[Path, int]]:
+    """Where the guest's tree is made: other user numbers must get in, so not in private folders.
+
+    It is noted in the build's folder; the second result is the lock on that note.
+    """
     parent = Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 - /tmp may be memory
     free = shutil.disk_usage(parent).free
     if free < _SCRATCH_NEEDED:
@@ -127,8 +142,11 @@ def _scratch_folder(build_folder: Path) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX, dir=parent))
     try:
         scratch.chmod(0o711)
-        (build_folder / _SCRATCH).write_text(str(scratch), "utf-8")
-        yield scratch
+        with (build_folder / _SCRATCH).open("w") as note:
+            fcntl.flock(note, fcntl.LOCK_EX)
+            note.write(str(scratch))
+            note.flush()
+            yield scratch, note.fileno()
     finally:
         _remove_scratch(scratch)
 
@@ -142,7 +160,7 @@ def _remove_scratch(scratch: Path) -> None:
 
 
 def _run_mmdebstrap(
-    recipe: recipes.Recipe, overlay: Path, scratch: Path, progress: Progress
+    recipe: recipes.Recipe, overlay: Path, scratch: Path, note: int, progress: Progress
 ) -> None:
     environment = dict(os.environ) | {
         "TMPDIR": str(scratch),
@@ -162,6 +180,7 @@ def _run_mmdebstrap(
     done = process.run(
         mmdebstrap_command(recipe, overlay, rootless=os.geteuid() != 0),
         env=environment,
+        pass_fds=(note,),
         check=False,
         stdout_line=hear,
     )

@@ -61,7 +61,7 @@ def build(
     recipe = recipes.load(client, recipes_folder or data_root() / "images")
     files.private_folder(images)
     with lock.hold(images / ".lock", f"image build {client}", _waiting(progress)):
-        _remove_leftovers(images)
+        _remove_leftovers(images, progress)
         known = None if rebuild else _built_from(recipe, images)
         if known is not None:
             return known
@@ -163,9 +163,9 @@ def _build_folder(client: str, images: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_leftovers(images: Path) -> None:
+def _remove_leftovers(images: Path, progress: Progress) -> None:
     for folder in images.glob(f"{_BUILD_PREFIX}*"):
-        image_build.remove_leftover(folder)
+        image_build.remove_leftover(folder, progress)
 
 
 def _finish(recipe: recipes.Recipe, folder: Path) -> Manifest:
@@ -200,5 +200,5 @@ def _put_in_place(manifest: Manifest, folder: Path, images: Path) -> Image:
         target.rename(images / f"{_BUILD_PREFIX}replaced-{target.name}")
     folder.rename(target)
     files.sync_folder(images)
-    _remove_leftovers(images)
+    _remove_leftovers(images, lambda _: None)
     return manifest.image(target)
