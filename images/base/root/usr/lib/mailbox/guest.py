@@ -20,6 +20,8 @@ import volume
 
 LOCK = Path("/run/mailbox/guest.lock")
 OPENED = Path("/run/mailbox/opened")
+# The client removes it once it is applied; nothing else may leave it behind.
+WITH_SECRETS = Path("/run/mailbox-client/desired.json")
 CLIENT_PID = Path("/run/mailbox/client.pid")
 MAX_STATE = 16 * 1024 * 1024
 CLOSE_DEADLINE_S = 20.0
