@@ -132,7 +132,7 @@ def secret_pipe(secret: bytes) -> Iterator[int]:
     reader, writer = os.pipe()
 
     def feed() -> None:
-        with os.fdopen(writer, "wb") as sink, contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb") as sink:
             sink.write(secret)
 
     thread = threading.Thread(target=feed, daemon=True)
@@ -155,7 +155,7 @@ def spawn_daemon(argv: Sequence[str], *, config: bytes) -> int:
         cwd="/",
     )
     assert child.stdin is not None  # noqa: S101 - PIPE was asked for
-    with child.stdin, contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError), child.stdin:
         child.stdin.write(config)
     return child.pid
 
