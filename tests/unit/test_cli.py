@@ -1,0 +1,471 @@
+"""The command line: its help, its JSON, its exit codes, its errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from sandbox.cli import commands, image_commands, onboarding
+from sandbox.cli.app import cli
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.onboard import onboard
+from sandbox.lifecycle.open import open_mailbox
+from sandbox.model.errors import Exit, MailboxError
+from tests.unit.fakes import NAME, PASSWORD, World, make_house, make_wish
+
+Run = Callable[..., Result]
+GROUPS = ("image",)
+COMMANDS = [
+    *((name,) for name in cli.commands if name not in GROUPS),
+    *(("image", name) for name in image_commands.image.commands),
+]
+ON_ONE_NAME = [
+    *(("open",), ("close",), ("status",), ("show",), ("edit",), ("repair",), ("log",)),
+    *(("run", "--", "id"), ("screenshot", "file.png"), ("shred", "--yes")),
+]
+GOOD = (
+    *("--address", "anna@kunde.test", "--imap", "imap.kunde.test", "--smtp", "smtp.kunde.test"),
+    *("--password-stdin", "--offline"),
+)
+
+
+@pytest.fixture
+def run(house: House, world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command on a house of fakes, each time a new one on the same world."""
+
+    def compose(progress: Any) -> House:
+        from dataclasses import replace
+
+        return replace(make_house(world), progress=progress)
+
+    for module in (commands, image_commands):
+        monkeypatch.setattr(module, "compose", compose)
+
+    def invoke(*arguments: str, input: str | bytes = "") -> Result:
+        done = CliRunner().invoke(cli, list(arguments), input=input, prog_name="mailbox")
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+        assert "Traceback" not in done.output
+        return done
+
+    return invoke
+
+
+@pytest.fixture
+def onboarded(house: House) -> House:
+    onboard(house, make_wish())
+    return house
+
+
+@pytest.fixture
+def opened(onboarded: House) -> House:
+    open_mailbox(onboarded, NAME, headless=True)
+    return onboarded
+
+
+def document(done: Result) -> Any:
+    return json.loads(done.stdout)
+
+
+def error_of(done: Result) -> dict[str, str]:
+    said = document(done)
+    assert said["ok"] is False
+    assert set(said["error"]) == {"code", "brief", "details", "resolution"}
+    found: dict[str, str] = said["error"]
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_teaches(run: Run, command: tuple[str, ...]) -> None:
+    done = run(*command, "--help")
+    assert done.exit_code == Exit.OK
+    assert "Usage: mailbox" in done.stdout and "--json" in done.stdout
+    summary = done.stdout.split("\n\n")[1].strip()
+    assert summary.endswith((".", ")")) and len(summary) > 15
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_says_what_it_does(command: tuple[str, ...]) -> None:
+    found: Any = cli
+    for name in command:
+        found = found.commands[name]
+    for option in found.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            assert option.help, f"{command} {option.name}"
+
+
+def test_the_issue_of_commands_is_complete() -> None:
+    wanted = {"doctor", "image", "onboard", "open", "list", "status", "show", "run", "screenshot"}
+    assert wanted | {"edit", "close", "shred", "repair", "log", "completion"} <= set(cli.commands)
+    assert {"build", "list", "verify", "remove"} <= set(image_commands.image.commands)
+
+
+class TestOnboard:
+    def test_by_flags(self, run: Run, world: World, house: House) -> None:
+        done = run("onboard", NAME, *GOOD, "--json", input=f"{PASSWORD}\n")
+        assert done.exit_code == Exit.OK, done.output
+        said = document(done)
+        assert said["ok"] is True and said["verb"] == "onboard" and said["name"] == NAME
+        assert said["facts"]["servers_checked"] is False
+        assert PASSWORD not in done.output
+        assert PASSWORD in world.state["vault"].values()
+        assert house.records.load(NAME).account.login == "anna@kunde.test"
+
+    def test_from_a_file_with_flags_before_it(self, run: Run, house: House, tmp_path: Path) -> None:
+        file = tmp_path / "a.toml"
+        file.write_text(
+            'address = "anna@kunde.test"\nimap = "imap.kunde.test:143"\nsmtp = "smtp.kunde.test"\n'
+            'size = "1G"\ncolour = "red"\nsignature = "Anna\\nKunde GmbH"\n'
+        )
+        done = run(
+            *("onboard", NAME, "--from", str(file), "--size", "2G"),
+            *("--password-stdin", "--offline"),
+            input=PASSWORD,
+        )
+        assert done.exit_code == Exit.OK, done.output
+        profile = house.records.load(NAME)
+        assert profile.settings.volume_size == 2 * 1024**3
+        assert profile.account.imap.port == 143 and profile.account.imap.security == "starttls"
+        assert profile.account.signature == "Anna\nKunde GmbH"
+        assert "not checked" in done.stderr
+
+    def test_all_that_is_wrong_is_said_at_once(
+        self, run: Run, world: World, tmp_path: Path
+    ) -> None:
+        wrong = {
+            "--address": "anna",
+            "--imap": "127.0.0.1",
+            "--smtp": "smtp.kunde.test:0",
+            "--key": "ABCD",
+            "--correspondent": "nobody",
+            "--size": "1",
+            "--colour": "pink",
+            "--display-name": "a\nb",
+            "--signature": "a\0b".replace("\0", "\x07"),
+            "--template": "none",
+            "--client": "Thunder Bird",
+            "--ca": str(tmp_path / "none.pem"),
+            "--connect-to": "x",
+        }
+        flags = [text for pair in wrong.items() for text in pair]
+        done = run("onboard", "../x", *flags, "--offline", "--json")
+        assert done.exit_code == Exit.USAGE
+        error = error_of(done)
+        assert error["code"] == "invalid-input"
+        for place in ("NAME", *wrong):
+            assert f"  {place}: " in error["details"], place
+        assert world.state["vault"] == {}
+        assert not (world.root / "config").exists() and not (world.root / "state").exists()
+
+    @pytest.mark.parametrize(
+        "content", ["address = 5", "unknown = 1", "=", 'connect_to = "x"', "generate_key = 1"]
+    )
+    def test_a_malformed_file_is_refused_with_its_place(
+        self, run: Run, tmp_path: Path, content: str
+    ) -> None:
+        (tmp_path / "a.toml").write_text(content)
+        done = run("onboard", NAME, "--from", str(tmp_path / "a.toml"), "--json")
+        assert done.exit_code == Exit.USAGE
+        assert error_of(done)["details"].strip()
+
+    def test_a_file_that_is_missing_is_a_sentence(self, run: Run) -> None:
+        done = run("onboard", NAME, "--from", "/nowhere", "--json")
+        assert done.exit_code == Exit.USAGE and "--from" in error_of(done)["details"]
+
+    @pytest.mark.parametrize("keys", [("--key", "A" * 40, "--generate-key")])
+    def test_one_key_is_enough(self, run: Run, keys: tuple[str, ...]) -> None:
+        done = run("onboard", NAME, *GOOD, *keys, "--json", input=PASSWORD)
+        assert done.exit_code == Exit.USAGE and "only one of them" in error_of(done)["details"]
+
+    def test_without_a_password_nothing_is_written(self, run: Run, world: World) -> None:
+        flags = [flag for flag in GOOD if flag != "--password-stdin"]
+        assert run("onboard", NAME, *flags).exit_code == Exit.USAGE
+        assert run("onboard", NAME, *GOOD, input="").exit_code == Exit.USAGE
+        assert run("onboard", NAME, *GOOD, input=b"\xff\n").exit_code == Exit.USAGE
+        assert world.state["vault"] == {}
+
+    def test_text_that_is_none_is_a_sentence(self, run: Run) -> None:
+        for flag in ("--display-name", "--signature", "--login"):
+            done = run("onboard", NAME, *GOOD, flag, "a\udcff", input=PASSWORD)
+            assert done.exit_code == Exit.USAGE, flag
+
+    def test_a_second_one_of_the_name_is_refused(self, run: Run, onboarded: House) -> None:
+        done = run("onboard", NAME.upper(), *GOOD, "--json", input=PASSWORD)
+        assert done.exit_code == Exit.EXISTS and error_of(done)["code"] == "profile-exists"
+
+
+class TestExitCodes:
+    @pytest.mark.parametrize(
+        "command",
+        ON_ONE_NAME,
+        ids=" ".join,
+    )
+    def test_an_unknown_name_is_not_found(self, run: Run, command: tuple[str, ...]) -> None:
+        verb, *rest = command
+        done = run(verb, "--json", "nobody", *rest)
+        assert done.exit_code == Exit.NOT_FOUND, done.output
+        assert error_of(done)["code"] == "profile-unknown"
+
+    @pytest.mark.parametrize(
+        "command",
+        ON_ONE_NAME,
+        ids=" ".join,
+    )
+    @pytest.mark.parametrize("name", ["../x", "a/b", "x" * 300, "é"])
+    def test_what_is_no_name_is_refused(
+        self, run: Run, command: tuple[str, ...], name: str
+    ) -> None:
+        verb, *rest = command
+        done = run(verb, "--json", name, *rest)
+        assert done.exit_code in (Exit.USAGE, Exit.NOT_FOUND), done.output
+        assert error_of(done)["brief"]
+
+    def test_commands_used_wrongly(self, run: Run) -> None:
+        for arguments in (
+            ("close",),
+            ("open",),
+            ("nonsense",),
+            ("completion", "tcsh"),
+            ("run", "a"),
+        ):
+            assert run(*arguments).exit_code == Exit.USAGE
+
+    def test_errors_are_a_sentence_on_standard_error(self, run: Run) -> None:
+        done = run("open", "nobody")
+        assert done.stdout == ""
+        first, *more = done.stderr.splitlines()
+        assert first == "Error: There is no mailbox named 'nobody'."
+        assert more == ["`mailbox list` shows those there are; `mailbox onboard` makes a new one."]
+
+    @pytest.mark.parametrize("stop", [KeyboardInterrupt, click.Abort])
+    def test_a_stop_is_told_apart(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+    ) -> None:
+        def stopped(_progress: object) -> None:
+            raise stop
+
+        monkeypatch.setattr(commands, "compose", stopped)
+        done = run("list", "--json")
+        assert done.exit_code == Exit.INTERRUPTED
+        assert error_of(done)["code"] == "interrupted"
+
+    @pytest.mark.parametrize("code", list(Exit))
+    def test_the_exit_code_is_the_errors_own(
+        self, run: Run, onboarded: House, world: World, code: Exit
+    ) -> None:
+        world.faults["images.newest"] = MailboxError("No.", code="no", exit_code=code)
+        assert run("open", NAME, "--headless").exit_code == code
+
+
+class TestVerbs:
+    def test_a_day(self, run: Run, onboarded: House, world: World) -> None:
+        done = run("open", NAME, "--headless", "--json")
+        assert done.exit_code == Exit.OK and document(done)["facts"]["already"] is False
+        assert document(run("open", NAME, "--headless", "--json"))["facts"]["already"] is True
+        (seen,) = document(run("list", "--json"))
+        assert seen["state"] == "open" and seen["address"] == "anna@kunde.test"
+        assert document(run("close", NAME, "--json"))["facts"] == {"already": False, "clean": True}
+        assert run("close", "--all").exit_code == Exit.OK
+        done = run("shred", NAME, "--yes", "--json")
+        assert done.exit_code == Exit.OK and set(done_seconds(done)) >= {"keyring", "header"}
+        assert document(run("list", "--json")) == []
+        assert run("shred", NAME, "--yes").exit_code == Exit.NOT_FOUND
+        assert "shredded on" in run("open", NAME).stderr
+
+    def test_json_is_one_document_whatever_happens_around_it(
+        self, run: Run, onboarded: House, world: World
+    ) -> None:
+        world.guest.warnings = (("code", "message"),)
+        done = run("open", NAME, "--headless", "--json", "-v")
+        assert document(done)["facts"]["warnings"] == [{"code": "code", "message": "message"}]
+        assert "Warning" in done.stderr
+
+    def test_a_list_for_people(self, run: Run, onboarded: House) -> None:
+        assert "onboard" in run("list").stdout or NAME in run("list").stdout
+        onboarded.paths.profile("broken").write_text("=")
+        done = run("list")
+        assert done.exit_code == Exit.OK
+        heading, broken, fine = done.stdout.splitlines()
+        assert heading.split()[:2] == ["NAME", "STATE"]
+        assert broken.split()[:2] == ["broken", "broken"] and fine.split()[:2] == [NAME, "closed"]
+        assert "broken: " in done.stderr
+
+    def test_status_and_show(self, run: Run, onboarded: House) -> None:
+        assert document(run("status", NAME, "--json"))["state"] == "closed"
+        assert "anna@kunde.test" in run("status", NAME.upper()).stdout
+        shown = document(run("show", NAME, "--json"))
+        assert shown["account"]["imap"]["host"] == "imap.kunde.test"
+        assert PASSWORD not in run("show", NAME).output
+
+    def test_shred_wants_the_name_again(self, run: Run, onboarded: House) -> None:
+        for typed in ("", "\n", f"{NAME.lower()}\n", "yes\n"):
+            done = run("shred", NAME, "--json", input=typed)
+            assert done.exit_code == Exit.USAGE and error_of(done)["code"] == "not-confirmed"
+        assert onboarded.records.names() == [NAME]
+        assert run("shred", NAME, input=f"{NAME}\n").exit_code == Exit.OK
+        assert onboarded.records.names() == []
+
+    def test_close_all_goes_on_after_an_error(self, run: Run, opened: House, world: World) -> None:
+        onboard(opened, make_wish("aaa"))
+        open_mailbox(opened, "aaa", headless=True)
+        opened.paths.journal("aaa").unlink()
+        opened.paths.journal("aaa").mkdir()
+        assert run("close", "--all").exit_code == Exit.FAILED
+        assert list(world.state["machines"]) == [opened.domain("aaa")]
+
+    def test_run_passes_output_and_status_through(self, run: Run, opened: House) -> None:
+        done = run("run", NAME, "--root", "--", "ls", "-l")
+        assert done.stdout == "root: ls -l\n" and done.exit_code == 0
+        opened.wardens.kill(opened.paths.control_socket(NAME))
+        done = run("run", "--json", NAME, "--", "id")
+        assert done.exit_code == Exit.MACHINE and error_of(done)["code"] == "machine-closed"
+
+    def test_a_screenshot_is_a_picture(self, run: Run, opened: House, tmp_path: Path) -> None:
+        file = tmp_path / "a.png"
+        assert run("screenshot", NAME, str(file)).exit_code == Exit.OK
+        assert file.read_bytes().startswith(b"\x89PNG")
+        done = run("screenshot", NAME, str(tmp_path / "no/folder.png"))
+        assert done.exit_code == Exit.FAILED and "could not be used" in done.stderr
+
+    def test_repair_says_what_it_did(self, run: Run, onboarded: House) -> None:
+        assert run("repair").output == ""
+        onboarded.journal(NAME).append("open", "begin", "1")
+        assert document(run("repair", "--json"))["facts"]["repaired"] is True
+
+    def test_the_journal_is_shown_and_a_broken_chain_said(self, run: Run, onboarded: House) -> None:
+        assert "onboard" in run("log", NAME).stdout
+        path = onboarded.paths.journal(NAME)
+        path.write_bytes(path.read_bytes().replace(b'"begin"', b'"began"'))
+        assert "broken at line 2" in run("log", NAME).stderr
+        assert document(run("log", NAME, "--json"))["broken_at"] == 2
+
+
+def done_seconds(done: Result) -> dict[str, float]:
+    found: dict[str, float] = document(done)["facts"]["seconds"]
+    return found
+
+
+class TestEdit:
+    @pytest.fixture
+    def edit(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+        def with_editor(script: str) -> Result:
+            editor = tmp_path / "editor"
+            editor.write_text(f"#!/bin/sh\n{script}\n")
+            editor.chmod(0o755)
+            monkeypatch.setenv("VISUAL", str(editor))
+            return run("edit", NAME, "--json")
+
+        return with_editor
+
+    def drafts(self, house: House) -> list[Path]:
+        return list(house.paths.profiles.glob(".*"))
+
+    def test_a_change_is_taken(self, edit: Run, onboarded: House) -> None:
+        done = edit("""sed -i 's/display_name = .*/display_name = "Änne"/' "$1" """)
+        assert done.exit_code == Exit.OK, done.output
+        assert onboarded.records.load(NAME).account.display_name == "Änne"
+        assert self.drafts(onboarded) == []
+
+    def test_nothing_changed_is_said(self, edit: Run, onboarded: House) -> None:
+        assert document(edit("true"))["facts"] == {"changed": False}
+        assert self.drafts(onboarded) == []
+
+    @pytest.mark.parametrize(
+        "script",
+        [
+            """echo '=' > "$1" """,
+            """sed -i 's/^name = .*/name = "other"/' "$1" """,
+            """sed -i 's/^id = .*/id = "00000000-0000-4000-8000-000000000001"/' "$1" """,
+            """sed -i 's/^size = .*/size = "1T"/' "$1" """,
+            """echo x > "$1"; false """,
+        ],
+    )
+    def test_the_old_one_stays_and_the_draft_is_kept(
+        self, edit: Run, onboarded: House, script: str
+    ) -> None:
+        before = onboarded.records.load(NAME)
+        error = error_of(edit(script))
+        (draft,) = self.drafts(onboarded)
+        assert str(draft) in error["resolution"]
+        assert onboarded.records.load(NAME) == before
+
+
+class TestQuestions:
+    """What a person is asked; the terminal itself is click's business."""
+
+    def answers(self, monkeypatch: pytest.MonkeyPatch, *said: str) -> onboarding.Answers:
+        left = iter(said)
+        monkeypatch.setattr("click.termui.visible_prompt_func", lambda _prompt: next(left))
+        made = onboarding.ask_missing(onboarding.Answers(), None)
+        assert next(left, None) is None
+        return made
+
+    def test_few_questions_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = self.answers(
+            monkeypatch, "a@kunde.test", "Anna", "i.kunde.test", "s.kunde.test", "new"
+        )
+        assert made == onboarding.Answers(
+            address="a@kunde.test",
+            display_name="Anna",
+            imap="i.kunde.test",
+            smtp="s.kunde.test",
+            generate_key=True,
+        )
+
+    def test_what_is_not_valid_is_asked_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = self.answers(
+            *(monkeypatch, "anna", "a@kunde.test", "", "127.0.0.1", "i.kunde.test"),
+            *("s.kunde.test:0", "s.kunde.test", "ABCD", "A" * 40),
+        )
+        assert (made.imap, made.smtp, made.key) == ("i.kunde.test", "s.kunde.test", "A" * 40)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_print(run: Run, shell: str) -> None:
+    done = run("completion", shell)
+    assert done.exit_code == Exit.OK and "_MAILBOX_COMPLETE" in done.stdout
+
+
+def mailbox(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from sandbox.cli.app import main; main()", *arguments],
+        env={"PATH": os.environ["PATH"], "MAILBOX_HOME": str(home), "HOME": str(home)}
+        | environment,
+        cwd=Path(__file__).parents[2],
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_real_process_writes_nothing_for_a_bad_input(tmp_path: Path) -> None:
+    done = mailbox(tmp_path / "h", "onboard", "a b", "--offline", "--address", "x", "--json")
+    assert done.returncode == Exit.USAGE
+    assert json.loads(done.stdout)["error"]["code"] == "invalid-input"
+    assert not (tmp_path / "h").exists()
+
+
+def test_names_are_completed(tmp_path: Path) -> None:
+    profiles = tmp_path / "config" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "clientA.toml").touch()
+    done = mailbox(
+        tmp_path, _MAILBOX_COMPLETE="bash_complete", COMP_WORDS="mailbox open c", COMP_CWORD="2"
+    )
+    assert "clientA" in done.stdout
+
+
+def test_a_home_that_is_too_deep_is_a_sentence(tmp_path: Path) -> None:
+    done = mailbox(tmp_path / ("x" * 100), "list")
+    assert done.returncode == Exit.USAGE
+    assert done.stderr.startswith("Error: ") and "Traceback" not in done.stderr
