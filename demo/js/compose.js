@@ -66,10 +66,13 @@ win.gMsgCompose.addMsgSendListener({
   onTransportSecurityError: stopped,
 });
 win.goDoCommand("cmd_sendNow");
+// A window that passes by while it sends is no question; one that stays is.
 let asked = [];
+let since = null;
 await until("the end of sending", () => {
   asked = dialogs().filter(d => d.kind == "window");
-  return status !== null || asked.length;
+  since = asked.length ? since ?? Date.now() : null;
+  return status !== null || (since && Date.now() - since > 10000);
 }).catch(() => {});
 if (status === 0) { await until("the window's end", () => win.closed).catch(() => {}); }
 return { ...composed, sent: status === 0, status, dialogs: status === 0 ? [] : asked,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -18,9 +19,13 @@ from sandbox.channel.link import WriteGate
 PEEK = 64 * 1024
 # More than this in the way of a slow guest shuts the gate.
 WRITE_HIGH = 1024 * 1024
-KEEPALIVE_S = 20
-KEEPALIVE_MISSES = 4
+# A machine that is gone is noticed by its socket; this is for one that hangs. An emulated machine
+# on a busy computer may well be silent for a minute or two.
+KEEPALIVE_S = 60
+KEEPALIVE_MISSES = 5
 LOGIN_TIMEOUT_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,15 @@ async def _readable(sock: socket.socket) -> None:
         loop.remove_reader(sock)
 
 
+class _Client(asyncssh.SSHClient):
+    """Notes why a connection ended, in asyncssh's words and never in the guest's."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Log the kind of the end; a guest's own words stay out of the log."""
+        code = getattr(exc, "code", None)
+        log.info("connection ended: %s%s", type(exc).__name__, "" if code is None else f" {code}")
+
+
 class _Tunnel:
     """Hands asyncssh a connected socket and keeps hold of the transport under it."""
 
@@ -126,6 +140,7 @@ async def _log_in(
     return await asyncssh.connect(
         "machine",
         tunnel=cast(Any, tunnel),
+        client_factory=_Client,
         # Nothing of the user's own SSH set-up takes part: no files, no agent, no other key.
         config=None,
         known_hosts=([asyncssh.import_public_key(host_key)], [], []),
