@@ -126,6 +126,8 @@ class ProfileKeyring:
     def add_correspondent(self, armored: bytes) -> Key:
         """Import a public key; raises `key-unusable` with the reason."""
         with self._session() as gpg:
+            if any(found["type"] == "sec" for found in gpg.scan_keys_mem(armored)):
+                raise _unusable("The correspondent's file", "holds a secret key")
             fingerprints = set(gpg.import_keys(armored).fingerprints)
             if len(fingerprints) != 1:
                 raise _unusable("The correspondent's file", "does not hold exactly one key")
