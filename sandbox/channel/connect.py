@@ -85,7 +85,7 @@ class _Client(asyncssh.SSHClient):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Log the kind of the end; a guest's own words stay out of the log."""
-        code = getattr(exc, "code", None)
+        code = getattr(exc, "errno", None) or getattr(exc, "code", None)
         log.info("connection ended: %s%s", type(exc).__name__, "" if code is None else f" {code}")
 
 

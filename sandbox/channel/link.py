@@ -151,7 +151,12 @@ class GuestSide(asyncssh.SSHTCPSession[bytes]):
         """Pass the end on; the other direction stays open."""
         transport = self._link.transport
         if transport is not None and not transport.is_closing():
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:
+                # The server hung up in the same moment (ENOTCONN, shutdown(2)). Raised on, this
+                # would end the whole SSH connection.
+                self._link.close(hard=True)
         self._link.ended("guest")
         return True
 
