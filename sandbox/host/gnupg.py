@@ -196,6 +196,9 @@ class ProfileKeyring:
             yield _gpg(str(self._home), "--trust-model", "always")
         finally:
             self._end_agent()
+            # GnuPG leaves the mode of public key rings to the umask.
+            for path in self._home.glob("pubring*"):
+                path.chmod(0o600)
 
     def _end_agent(self) -> None:
         process.run(["gpgconf", "--homedir", str(self._home), "--kill", "all"], check=False)

@@ -1,0 +1,1 @@
+"""Measurements that assert nothing: how long things take, beside a machine made by hand."""

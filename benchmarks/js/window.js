@@ -1,0 +1,2 @@
+await until("the main window", () => about3Pane()?.folderTree);
+return {};
