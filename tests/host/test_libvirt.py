@@ -1,0 +1,333 @@
+"""Real libvirt: machines start and end, volumes are plugged in, and their keys rest nowhere.
+
+The machine's kernel only halts: what matters here is what libvirt and QEMU do.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from demo.session import Session, find_bytes
+from sandbox.host import volumes
+from sandbox.host.picture import to_png
+from sandbox.host.vault import Vault
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.machine import MachineSpec, MachineState
+from tests.host.conftest import need
+
+libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
+from sandbox.host.libvirt import connection  # noqa: E402
+from sandbox.host.libvirt.machines import LibvirtMachines  # noqa: E402
+
+NAME = "mailbox-test"
+GONE_S = 30.0
+
+
+def halting_kernel() -> bytes:
+    """A Linux boot image as QEMU's loader knows it (Linux: arch/x86/boot.rst), that halts."""
+    image = bytearray(64 * 1024)
+    image[0x1F1] = 4  # sectors of set-up code
+    image[0x1FE:0x200] = b"\x55\xaa"
+    image[0x200:0x202] = b"\xeb\x66"  # jmp 0x268
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x206, 0x020C)  # boot protocol
+    image[0x211] = 1  # loaded high
+    struct.pack_into("<I", image, 0x22C, 0x7FFFFFFF)  # highest address for the initrd
+    image[0x268:0x26C] = b"\xfa\xf4\xeb\xfd"  # cli; hlt; jmp to hlt
+    return bytes(image)
+
+
+@pytest.fixture(scope="module")
+def machines(in_session: Session) -> LibvirtMachines:
+    need("qemu-system-x86_64", "qemu-img")
+    if os.geteuid() == 0:
+        pytest.skip("root has no libvirt session: run as an ordinary user")
+    need("libvirtd")
+    made = LibvirtMachines(connection.SESSION)
+    try:
+        made.states()
+    except MailboxError as error:
+        pytest.skip(f"{error.brief} {error.details}")
+    return made
+
+
+@pytest.fixture
+def folder(in_session: Session) -> Path:
+    made = in_session.runtime / f"m{uuid.uuid4().hex[:6]}"
+    made.mkdir(mode=0o700)
+    return made
+
+
+@pytest.fixture
+def spec(machines: LibvirtMachines, folder: Path) -> Iterator[MachineSpec]:
+    (folder / "vmlinuz").write_bytes(halting_kernel())
+    (folder / "initrd.img").write_bytes(bytes(4096))
+    (folder / "root.erofs").write_bytes(bytes(1024**2))
+    yield MachineSpec(
+        name=NAME,
+        uuid=uuid.uuid4(),
+        title="a <test> & more",
+        memory=256 * 1024**2,
+        cpus=1,
+        kernel=folder / "vmlinuz",
+        initrd=folder / "initrd.img",
+        root_image=folder / "root.erofs",
+        channel_socket=folder / "channel.sock",
+        display_socket=folder / "display.sock",
+        console_log=folder / "console.log",
+        hardware=False,
+    )
+    for name in machines.states():
+        machines.destroy(name)
+
+
+@pytest.fixture
+def started(machines: LibvirtMachines, spec: MachineSpec) -> MachineSpec:
+    machines.start(spec)
+    return spec
+
+
+@pytest.fixture
+def key() -> bytes:
+    return Vault.new_key()
+
+
+@pytest.fixture
+def volume(in_session: Session, key: bytes) -> Path:
+    path = in_session.root / f"{uuid.uuid4().hex}.luks"
+    volumes.create(path, 64 * 1024**2, key)
+    return path
+
+
+def processes(session: Session) -> dict[str, tuple[bytes, bytes]]:
+    """Command line and environment of every process that belongs to this session."""
+    found = {}
+    mark = f"XDG_RUNTIME_DIR={session.runtime}".encode()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command, environment = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if mark in environment or str(session.runtime).encode() in command:
+            found[path.name] = (command, environment)
+    return found
+
+
+def qemu(session: Session) -> bytes:
+    (command,) = (
+        command
+        for command, _ in processes(session).values()
+        if b"qemu-system" in command.split(b"\0")[0]
+    )
+    return command
+
+
+def assert_nowhere(session: Session, key: bytes) -> None:
+    """Neither the key's text nor its bits, nor its hexadecimal form."""
+    needles = [key, base64.b64decode(key), base64.b64decode(key).hex().encode()]
+    needles.append(base64.b64encode(key))
+    assert find_bytes(session.folders, needles) == []
+    for command, environment in processes(session).values():
+        assert not any(needle in command + environment for needle in needles)
+
+
+def test_a_machine_starts_is_seen_and_ends(machines: LibvirtMachines, spec: MachineSpec) -> None:
+    assert machines.state(NAME) is MachineState.CLOSED
+    machines.start(spec)
+    assert machines.state(NAME) is MachineState.OPEN
+    assert machines.states() == {NAME: MachineState.OPEN}
+    assert not machines.has_volume(NAME)
+    assert not machines.wait_gone(NAME, 0)
+    machines.destroy(NAME)
+    machines.destroy(NAME)
+    assert machines.wait_gone(NAME, GONE_S)
+    assert machines.state(NAME) is MachineState.CLOSED and machines.states() == {}
+
+
+def test_nothing_of_it_stays_defined(machines: LibvirtMachines, started: MachineSpec) -> None:
+    domain = machines._connection.lookupByName(NAME)
+    assert not domain.isPersistent()
+    machines.destroy(NAME)
+    assert machines._connection.listDefinedDomains() == []
+
+
+def test_one_profile_has_one_machine(machines: LibvirtMachines, started: MachineSpec) -> None:
+    with pytest.raises(MailboxError) as refused:
+        machines.start(started)
+    assert refused.value.code == "libvirt-error" and refused.value.exit_code == Exit.MACHINE
+    assert machines.states() == {NAME: MachineState.OPEN}
+
+
+def test_machines_of_others_are_not_ours(machines: LibvirtMachines, spec: MachineSpec) -> None:
+    machines.start(replace(spec, name="somebody-elses"))
+    try:
+        assert machines.states() == {}
+    finally:
+        machines.destroy("somebody-elses")
+
+
+def test_a_paused_machine_is_told_apart_and_goes_on(
+    machines: LibvirtMachines, started: MachineSpec
+) -> None:
+    machines._connection.lookupByName(NAME).suspend()
+    assert machines.state(NAME) is MachineState.PAUSED
+    machines.resume(NAME)
+    assert machines.state(NAME) is MachineState.OPEN
+
+
+def test_qemu_gets_no_network_no_usb_and_its_sandbox(
+    in_session: Session, started: MachineSpec
+) -> None:
+    command = qemu(in_session).decode().split("\0")
+    assert "-netdev" not in command
+    devices = [command[i + 1] for i, word in enumerate(command) if word == "-device"]
+    kinds = {each.partition('"driver":"')[2].partition('"')[0] for each in devices}
+    assert kinds <= {
+        *("pcie-root-port", "virtio-serial-pci", "virtio-blk-pci", "virtserialport"),
+        *("isa-serial", "virtio-tablet-pci", "virtio-keyboard-pci", "virtio-vga"),
+        *("virtio-rng-pci", "virtio-balloon-pci", "vmgenid"),
+    }
+    assert command[command.index("-sandbox") + 1].startswith("on")
+    assert "dump-guest-core=off" in str(command) and "mem-merge=off" in str(command)
+
+
+def test_sockets_are_where_the_profile_wants_them(
+    machines: LibvirtMachines, started: MachineSpec
+) -> None:
+    assert started.channel_socket.is_socket() and started.display_socket.is_socket()
+
+
+def test_a_volume_is_plugged_in_and_its_key_rests_nowhere(
+    in_session: Session, machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes
+) -> None:
+    machines.attach_volume(NAME, volume, key)
+    assert machines.has_volume(NAME)
+    assert not machines.has_secret(volume)
+    assert machines._connection.listSecrets() == []
+    assert len(processes(in_session)) >= 2 and str(started.kernel).encode() in qemu(in_session)
+    logs = list(in_session.root.rglob("qemu/log/*.log"))
+    assert f"{NAME}.log" in {log.name for log in logs}
+    assert_nowhere(in_session, key)
+    machines.destroy(NAME)
+    assert_nowhere(in_session, key)
+
+
+def test_the_search_would_find_a_key(in_session: Session, key: bytes) -> None:
+    (in_session.root / "note").write_bytes(b"x" + key + b"x")
+    try:
+        with pytest.raises(AssertionError):
+            assert_nowhere(in_session, key)
+    finally:
+        (in_session.root / "note").unlink()
+
+
+def test_a_wrong_key_is_told_apart(
+    machines: LibvirtMachines, started: MachineSpec, volume: Path
+) -> None:
+    before = volume.read_bytes()
+    with pytest.raises(MailboxError) as refused:
+        machines.attach_volume(NAME, volume, Vault.new_key())
+    assert refused.value.code == "volume-key-wrong" and refused.value.exit_code == Exit.DAMAGED
+    assert not machines.has_volume(NAME) and not machines.has_secret(volume)
+    assert volume.read_bytes() == before
+
+
+def test_after_a_wrong_key_the_right_one_works(
+    machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes
+) -> None:
+    with pytest.raises(MailboxError):
+        machines.attach_volume(NAME, volume, Vault.new_key())
+    machines.attach_volume(NAME, volume, key)
+    assert machines.has_volume(NAME)
+
+
+def test_a_volume_that_is_in_use_is_told_apart(
+    machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes, folder: Path
+) -> None:
+    machines.attach_volume(NAME, volume, key)
+    second = replace(
+        started,
+        name=f"{NAME}-2",
+        uuid=uuid.uuid4(),
+        channel_socket=folder / "c2.sock",
+        display_socket=folder / "d2.sock",
+        console_log=folder / "c2.log",
+    )
+    machines.start(second)
+    with pytest.raises(MailboxError) as refused:
+        machines.attach_volume(second.name, volume, key)
+    assert refused.value.code == "volume-in-use" and refused.value.exit_code == Exit.BUSY
+    assert not machines.has_volume(second.name) and not machines.has_secret(volume)
+    assert machines.has_volume(NAME)
+
+
+def test_a_secret_that_a_killed_command_left_is_no_hindrance(
+    machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes
+) -> None:
+    from sandbox.host.libvirt.domain_xml import secret_xml
+
+    machines._connection.secretDefineXML(secret_xml(volume, uuid.uuid4())).setValue(b"old")
+    assert machines.has_secret(volume)
+    machines.attach_volume(NAME, volume, key)
+    assert not machines.has_secret(volume)
+    machines.forget_secret(volume)
+
+
+def test_a_volume_of_no_machine_is_a_sentence(
+    machines: LibvirtMachines, volume: Path, key: bytes
+) -> None:
+    with pytest.raises(MailboxError) as refused:
+        machines.attach_volume("mailbox-none", volume, key)
+    assert refused.value.code == "machine-gone"
+    assert not machines.has_secret(volume)
+
+
+def test_the_display_is_a_picture(machines: LibvirtMachines, started: MachineSpec) -> None:
+    picture = Image.open(io.BytesIO(to_png(machines.screenshot(NAME))))
+    assert picture.format == "PNG" and picture.width >= 640
+    with pytest.raises(MailboxError) as refused:
+        machines.screenshot("mailbox-none")
+    assert refused.value.code == "machine-closed"
+
+
+def test_a_machine_that_cannot_start_is_a_sentence(
+    machines: LibvirtMachines, spec: MachineSpec
+) -> None:
+    with pytest.raises(MailboxError) as refused:
+        machines.start(replace(spec, kernel=spec.kernel.with_name("none")))
+    assert refused.value.code == "libvirt-error" and refused.value.details
+    assert machines.states() == {}
+
+
+def test_no_libvirt_is_a_sentence_that_says_what_to_do() -> None:
+    nowhere = LibvirtMachines("qemu+unix:///session?socket=/nonexistent")
+    with pytest.raises(MailboxError) as refused:
+        nowhere.states()
+    assert refused.value.code == "libvirt-unreachable" and refused.value.exit_code == Exit.HOST
+    assert refused.value.resolution
+    assert connection.facts(nowhere.uri).error
+
+
+@pytest.mark.parametrize(
+    ("environment", "uid", "uri"),
+    [
+        ({}, 1000, "qemu:///session"),
+        ({}, 0, "qemu:///system"),
+        ({"LIBVIRT_DEFAULT_URI": "test:///default"}, 1000, "test:///default"),
+        ({"MAILBOX_LIBVIRT_URI": "a", "LIBVIRT_DEFAULT_URI": "b"}, 0, "a"),
+    ],
+)
+def test_the_uri_is_as_configured_or_as_the_user_needs_it(
+    environment: dict[str, str], uid: int, uri: str
+) -> None:
+    assert connection.choose_uri(environment, uid) == uri
