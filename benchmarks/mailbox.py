@@ -59,11 +59,11 @@ class Mailbox:
 
     def renew(self) -> None:
         """A mailbox that was never opened: its volume is empty."""
-        self.remove()
+        self._remove()
         password = self._server.password(CUSTOMER).encode() + b"\n"
         self._session.mailbox("onboard", NAME, "--reuse-name", *self._arguments, input=password)
 
-    def remove(self) -> None:
+    def _remove(self) -> None:
         """Shred it, if there is one."""
         listed = json.loads(self._session.mailbox("list", "--json").stdout)
         if any(entry["name"] == NAME for entry in listed):

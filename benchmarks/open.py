@@ -96,25 +96,19 @@ def run(rounds: int, *, with_stock: bool) -> tuple[list[Sample], Hardware]:
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(_alone(cache))
-        root = stack.enter_context(short_folder())
         image = build(cache, say) if with_stock else None
+        root = stack.enter_context(short_folder())
         session = stack.enter_context(Session(root, images=image_folder()))
-        server = stack.enter_context(MailServer())
-        customer = stack.enter_context(
-            Person("Anna Kundin", CUSTOMER, home=Path(session.env["GNUPGHOME"]))
-        )
-        partner = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
-        customer.learn(partner.public_key())
-        partner.learn(customer.public_key(), certify=True)
-        mailbox = Mailbox(session, server, customer, partner)
-        stack.callback(mailbox.remove)
-        stack.callback(session.mailbox, "close", "--all", check=False)
         say("building the mailbox's image, if it is not there")
         session.mailbox("image", "build", "thunderbird")
+        server = stack.enter_context(MailServer())
+        customer, partner = _people(stack, Path(session.env["GNUPGHOME"]))
         post = Post(server, customer, partner)
         post.fill()
+        mailbox = Mailbox(session, server, customer, partner)
+        stack.callback(session.mailbox, "close", "--all", check=False)
         mailbox.renew()
-        say("opening once to learn the machine's hardware")
+        say("opening once to learn what its machine has")
         hardware = mailbox.learn_hardware()
         stock = None
         if image is not None:
@@ -124,6 +118,15 @@ def run(rounds: int, *, with_stock: bool) -> tuple[list[Sample], Hardware]:
         benchmark = Benchmark(mailbox, post)
         benchmark.rounds(rounds, stock)
     return benchmark.samples, hardware
+
+
+def _people(stack: ExitStack, home: Path) -> tuple[Person, Person]:
+    """The customer, with the user's own GnuPG, and a correspondent; each knows the other."""
+    customer = stack.enter_context(Person("Anna Kundin", CUSTOMER, home=home))
+    partner = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
+    customer.learn(partner.public_key())
+    partner.learn(customer.public_key(), certify=True)
+    return customer, partner
 
 
 @contextmanager
@@ -165,9 +168,10 @@ def main() -> int:
     except (MailboxError, StockError, SessionError) as error:
         say(f"The measurement failed: {error}")
         return 1
-    facts = computer.facts() | {name: str(value) for name, value in asdict(hardware).items()}
+    machine = {f"machine {name}": str(value) for name, value in asdict(hardware).items()}
+    facts = computer.facts() | machine
     for name, value in facts.items():
-        print(f"{name + ':':<13} {value}")
+        print(f"{name + ':':<21} {value}")
     print("\n" + report.table(samples))
     if wanted.json is not None:
         report.write(wanted.json, facts, samples)

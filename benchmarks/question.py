@@ -34,7 +34,7 @@ def connect(port: int, *, ended: Callable[[], bool] = lambda: False) -> inside.M
         except (OSError, inside.MarionetteError) as error:
             if ended() or time.monotonic() > end:
                 raise inside.MarionetteError(f"Thunderbird cannot be asked: {error}") from None
-            time.sleep(0.25)
+            time.sleep(0.5)
 
 
 def program(questions: list[str], newest: str = "") -> bytes:

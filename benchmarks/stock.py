@@ -102,10 +102,6 @@ class StockMachine:
         finally:
             self._kill()
 
-    def screenshot(self, file: Path) -> None:
-        """A picture (PPM) of its screen."""
-        self._monitor("screendump", {"filename": str(file)})
-
     def _command(self, second_disk: Path | None) -> list[str]:
         hardware, folder = self._hardware, self._folder
         forward = f"hostfwd=tcp:127.0.0.1:{self._port}-{DOOR}"
@@ -120,7 +116,7 @@ class StockMachine:
             *("-device", "virtio-vga", "-vnc", f"unix:{folder}/display.sock"),
             *("-device", "virtio-tablet-pci", "-device", "virtio-keyboard-pci"),
             *("-device", "virtio-rng-pci", "-device", "virtio-balloon-pci"),
-            *("-serial", "stdio", "-qmp", f"unix:{folder}/monitor.sock,server=on,wait=off"),
+            *("-serial", "stdio"),
         ]
         if second_disk is not None:
             command += ["-drive", f"file={second_disk},format=raw,if=virtio,readonly=on"]
@@ -161,17 +157,6 @@ class StockMachine:
             self._qemu.wait(POWER_OFF_S)
         except subprocess.TimeoutExpired:
             raise StockError(f"It did not switch off.\n{self._last_words()}") from None
-
-    def _monitor(self, command: str, arguments: Json | None = None) -> None:
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
-            sock.connect(f"{self._folder}/monitor.sock")
-            stream = sock.makefile("rw")
-            stream.readline()
-            for name, more in (("qmp_capabilities", {}), (command, arguments or {})):
-                stream.write(json.dumps({"execute": name, "arguments": more}))
-                stream.flush()
-                while "event" in json.loads(stream.readline()):
-                    pass
 
     def _ended(self) -> bool:
         return self._qemu is None or self._qemu.poll() is not None

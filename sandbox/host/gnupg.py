@@ -21,7 +21,9 @@ from sandbox.model.keys import ExportedKeys, Key, key_problem
 from sandbox.state import files
 
 # The passphrase has 256 random bits: iterating its hash would only cost time (gpg-agent(1)).
-_AGENT_CONF = "s2k-count 65536\nallow-loopback-pinentry\nmax-cache-ttl 0\nno-allow-external-cache\n"
+# Its cache lives no longer than the agent, and that ends with each call; an expiry of its own would
+# ask for the same passphrase once a subkey on a busy computer.
+_AGENT_CONF = "s2k-count 65536\nallow-loopback-pinentry\nno-allow-external-cache\n"
 _MOST_SUBKEYS = 64
 _ADDRESS = re.compile(r"<([^<>@\s]+@[^<>@\s]+)>|^([^<>@\s]+@[^<>@\s]+)$")
 
@@ -164,8 +166,9 @@ class ProfileKeyring:
             old = ask(fingerprint)
         # Answers to the two hidden prompts of --passwd, through a pipe (gpg(1), --command-fd).
         # Without an old passphrase it asks for the new one once for each subkey.
-        answers = [old, new] if protected else [new] * _MOST_SUBKEYS
+        answers = ([old, new] if protected else [new]) * _MOST_SUBKEYS
         options = ["--pinentry-mode", "loopback", "--command-fd", "0", "--status-fd", "1", "--yes"]
+        options += ["--display-charset", "utf-8"]
         done = process.run(
             ["gpg", "--homedir", str(self._home), *options, "--no-tty", "--passwd", fingerprint],
             input="".join(f"{answer}\n" for answer in answers).encode(),

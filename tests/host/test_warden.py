@@ -22,7 +22,7 @@ from typing import Any
 
 import asyncssh
 import pytest
-from warden_guest import SSHD, Guest, make_host_key, read_hello, ready_line
+from tests.host.warden_guest import SSHD, Guest, make_host_key, read_hello, ready_line
 
 from sandbox.channel.client import ProvisionResult, WardenClient
 from sandbox.channel.protocol import Op, Request, encode_request
