@@ -180,9 +180,8 @@ class Demo:
             composed: Composed = prove(self.session).reply(
                 f"Danke! {answer}", message_id=self.letter_id
             )
-            proven.append(
-                require(composed.sent, f"Thunderbird sent it{'' if composed.sent else composed}")
-            )
+            default = composed.encrypt and composed.sign
+            proven.append(require(default, "signed and encrypted without being asked to"))
             message = self.server.wait_for_messages(CORRESPONDENT, 1, deadline_s=120)[-1]
             reading: Reading = self.partner.read(message)
             proven.append(require(reading.decrypted, "the correspondent's GnuPG decrypts it"))

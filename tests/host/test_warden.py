@@ -22,12 +22,12 @@ from typing import Any
 
 import asyncssh
 import pytest
-from tests.host.warden_guest import SSHD, Guest, make_host_key, read_hello, ready_line
 
 from sandbox.channel.client import ProvisionResult, WardenClient
 from sandbox.channel.protocol import Op, Request, encode_request
 from sandbox.channel.untrusted import GuestEvent
 from sandbox.model.errors import MailboxError
+from tests.host.warden_guest import SSHD, Guest, make_host_key, read_hello, ready_line
 
 PATIENCE_S = 60.0
 LISTEN = "127.0.9.201"
