@@ -20,9 +20,9 @@ from pathlib import Path
 
 from demo.correspondent import Person, Reading
 from demo.letters import ordinary
-from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
-from demo.proof import Composed, Facts, Proof, Shown, through
-from demo.session import Session, find_bytes
+from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer, MailServerError
+from demo.proof import Composed, Facts, Proof, ProofError, Shown, through
+from demo.session import Session, SessionError, find_bytes
 
 NAME = "demo"
 IMAP, SMTP = "imap.kunde.test", "smtp.kunde.test"
@@ -212,19 +212,16 @@ class Demo:
             self.session.mailbox("shred", NAME, "--yes")
             # The server's and the two people's own folders are not the mailbox's.
             needles = [self.canary.encode(), CUSTOMER.encode()]
-            left = find_bytes((self.session.home, *self._libvirt_folders()), needles)
+            left = find_bytes((self.session.home, *self.session.desktop_folders), needles)
             proven.append(require(not left, f"no trace of message or address {left or ''}".strip()))
             volumes = list((self.session.home / "data" / "volumes").iterdir())
             proven.append(require(not volumes, "no volume is left"))
-
-    def _libvirt_folders(self) -> tuple[Path, ...]:
-        xdg = self.session.root / "xdg"
-        return (xdg, self.session.runtime / "libvirt")
 
     def keep(self) -> None:
         """Leave the mailbox open until somebody ends the demonstration."""
         assigned = ("MAILBOX_HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
         variables = " ".join(f"{key}={self.session.env[key]}" for key in assigned)
+        self.report.print()
         machines = self.session.run(["virsh", "-q", "-c", "qemu:///session", "list", "--name"])
         domain = machines.stdout.decode().split()[0]
         print(f"\nThe mailbox is open. In another terminal, as the user {getuser()}:")
@@ -275,7 +272,7 @@ def main() -> int:
     """The entry point of `make demo`."""
     try:
         run(root_folder(), keep=os.environ.get("KEEP") == "1")
-    except DemoError as error:
+    except (DemoError, MailServerError, ProofError, SessionError) as error:
         print(f"The demonstration failed: {error}", file=sys.stderr)
         return 1
     return 0

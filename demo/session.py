@@ -46,7 +46,8 @@ class Session:
         self.root = root
         if images is not None:
             _share(images, self.home / "data" / "images")
-        # UNIX sockets need a short path, whatever the root's is.
+        # UNIX sockets need a short path (unix(7): 108 bytes), whatever the root's is; libvirt
+        # makes its own below the configuration folder.
         self.runtime = Path(tempfile.mkdtemp(prefix="mbx-"))
         self.env = self._environment()
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -61,6 +62,11 @@ class Session:
         """Every folder that something of a mailbox could be left in."""
         return (self.root, self.runtime)
 
+    @property
+    def desktop_folders(self) -> tuple[Path, ...]:
+        """Where libvirt, the viewer and the like keep what they keep for a user."""
+        return (self.root / "xdg", self.runtime / "config", self.runtime / "libvirt")
+
     def _environment(self) -> dict[str, str]:
         env = {key: os.environ[key] for key in _KEPT if key in os.environ}
         env |= {k: v for k, v in os.environ.items() if k.startswith(_KEPT_PREFIXES)}
@@ -68,7 +74,7 @@ class Session:
             "HOME": self.root / "home",
             "MAILBOX_HOME": self.home,
             "GNUPGHOME": self.runtime / "gnupg",
-            "XDG_CONFIG_HOME": self.root / "xdg/config",
+            "XDG_CONFIG_HOME": self.runtime / "config",
             "XDG_DATA_HOME": self.root / "xdg/data",
             "XDG_CACHE_HOME": self.root / "xdg/cache",
             "XDG_STATE_HOME": self.root / "xdg/state",

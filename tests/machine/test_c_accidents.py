@@ -78,6 +78,7 @@ def test_a_killed_open_is_undone_by_the_next(world: World) -> None:
     command = [str(Path(sys.executable).parent / "mailbox"), "open", NAME, "--headless"]
     with subprocess.Popen(command, env=world.session.env, stderr=subprocess.DEVNULL) as child:
         while _status(world)["machine"] == "closed":
+            assert child.poll() is None, "open ended before it could be killed"
             time.sleep(0.2)
         child.kill()
     assert _status(world)["unfinished"] == "open"
@@ -91,7 +92,7 @@ def test_shred_leaves_no_trace(world: World) -> None:
     world.open()
     world.mailbox("shred", NAME, "--yes")
     assert not world.volume.exists()
-    places = (world.session.home, world.session.root / "xdg")
+    places = (world.session.home, *world.session.desktop_folders)
     needles = [world.canary.encode(), b"anna@kunde.test"]
     assert not find_bytes(places, needles)
     gone = world.mailbox("open", NAME, check=False)
