@@ -74,6 +74,7 @@ class Composed:
     status: int | None
     dialogs: list[Json]
     bars_after: list[str] = field(default_factory=list)
+    failure: str | None = None
 
 
 class Proof:

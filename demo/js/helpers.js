@@ -33,6 +33,7 @@ function dialogs() {
   const found = [];
   for (const win of Services.wm.getEnumerator(null)) {
     const doc = win.document;
+    if (win.closed || !doc?.documentElement) { continue; } // on its way out
     const type = doc.documentElement.getAttribute("windowtype") ?? "";
     const loading = doc.readyState != "complete" || doc.documentURI == "about:blank";
     const passing = loading || doc.documentURI.includes("/sendProgress.xhtml");
