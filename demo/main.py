@@ -67,8 +67,13 @@ def image_folder() -> Path:
     return root_folder() / "images"
 
 
-def onboard_arguments(server: MailServer, customer: Person, partner: Person) -> list[str]:
-    """The flags of `mailbox onboard` for the demonstration's customer."""
+def onboard_arguments(
+    server: MailServer, customer: Person, partner: Person, *, paper: Path | None = None
+) -> list[str]:
+    """The flags of `mailbox onboard` for the demonstration's customer.
+
+    The recovery code is written down on `paper`, a new file; without one, none is made.
+    """
     authority = server.folder / "ca-for-mailbox.pem"
     authority.write_text(server.authority)
     return [
@@ -79,6 +84,7 @@ def onboard_arguments(server: MailServer, customer: Person, partner: Person) -> 
         *("--key", customer.fingerprint, "--correspondent", partner.fingerprint),
         *("--colour", "green", "--size", "2G", "--signature", "Anna Kundin, Kunde GmbH"),
         *("--password-stdin", "--marionette"),
+        *(("--recovery-code-to", str(paper)) if paper else ("--no-recovery-code",)),
     ]
 
 
@@ -140,10 +146,14 @@ class Demo:
 
     def onboard(self) -> None:
         with self.report.step("Onboard the customer") as proven:
-            arguments = onboard_arguments(self.server, self.customer, self.partner)
+            paper = self.server.folder / "recovery-code"
+            people = (self.customer, self.partner)
+            arguments = onboard_arguments(self.server, *people, paper=paper)
             password = self.server.password(CUSTOMER).encode() + b"\n"
             self.session.mailbox("onboard", NAME, "--reuse-name", *arguments, input=password)
             proven.append("login and certificate checked, keys taken, volume made")
+            groups = paper.read_text().strip().split("-")
+            proven.append(require(len(groups) == 7, "the recovery code is on paper"))
 
     def open(self, title: str) -> None:
         with self.report.step(title) as proven:

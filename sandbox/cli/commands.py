@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from sandbox.cli.app import NAME, verb
 from sandbox.cli.compose import compose
+from sandbox.cli.handover import CODE_TO, recipient
 from sandbox.cli.onboarding import Answers
 from sandbox.cli.output import Printer
 from sandbox.model.errors import Exit, MailboxError
@@ -68,6 +70,8 @@ _ONBOARD = (
         metavar="HOST:PORT:TARGET:PORT",
         help="Reach a server at another place, such as a tunnel's end; its name stays checked.",
     ),
+    CODE_TO,
+    click.option("--no-recovery-code", is_flag=True, help="Make none (a lost keyring is the end)."),
     click.option("--offline", is_flag=True, help="Do not check servers and login now."),
     click.option("--reuse-name", is_flag=True, help="The name of a shredded mailbox, anew."),
     click.option("--yes", is_flag=True, help="Take servers that were found without asking."),
@@ -83,6 +87,8 @@ def onboard(
     from_file: str | None,
     password_stdin: bool,
     key_passphrase_fd: int | None,
+    code_to: str | None,
+    no_recovery_code: bool,
     offline: bool,
     reuse_name: bool,
     yes: bool,
@@ -91,7 +97,8 @@ def onboard(
     """Make a mailbox: its keys, its encrypted volume, its account.
 
     On a terminal it asks for what is missing. Nothing is written before servers, certificate and
-    login have been checked; when a step fails, everything it did is undone.
+    login have been checked; when a step fails, everything it did is undone. The recovery code is
+    shown once, on the terminal; in scripts say --recovery-code-to.
 
     \b
     mailbox onboard clientA
@@ -120,6 +127,8 @@ def onboard(
         check_servers=not offline,
         reuse_name=reuse_name,
     )
+    if not no_recovery_code:
+        wish = replace(wish, hand_over=recipient(printer, name, code_to))
     if offline:
         printer.warn("Servers and login were not checked (--offline).")
     with printer.working():

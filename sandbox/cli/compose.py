@@ -46,6 +46,7 @@ def compose(progress: Progress) -> House:
         records=Records(paths, data_root() / "profiles"),
         vault=Lazy(_vault),
         volumes=Lazy(_volumes),
+        keyslots=Lazy(_keyslots),
         machines=Lazy(_machines),
         wardens=Lazy(_wardens),
         images=Lazy(lambda: image_store(paths)),
@@ -74,6 +75,12 @@ def _volumes() -> Any:
     from sandbox.host import volumes
 
     return volumes
+
+
+def _keyslots() -> Any:
+    from sandbox.host import keyslots
+
+    return keyslots
 
 
 def _machines() -> Any:

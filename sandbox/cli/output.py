@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from sandbox.lifecycle.house import Result
 from sandbox.model.errors import MailboxError
+
+# The terminal itself, whatever the streams are redirected to (tty(4)).
+TERMINAL = "/dev/tty"
+
+
+def has_terminal() -> bool:
+    """Whether a person sits at a terminal of this command."""
+    try:
+        os.close(os.open(TERMINAL, os.O_WRONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 class Printer:
@@ -64,6 +78,15 @@ class Printer:
             self._status.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+    def to_terminal(self, text: str) -> None:
+        """Text for the person's eyes alone: past every redirection, and so past every log."""
+        if self._status is not None:
+            self._status.stop()
+        with Path(TERMINAL).open("w") as terminal:
+            terminal.write(text)
+        if self._status is not None:
+            self._status.start()
 
     def line(self, text: str) -> None:
         """A line of the command's own result."""

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
-import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.host import process
+from sandbox.host import luks, process
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.state import files
 
-# LUKS1 on-disk format, section 2.3 "phdr": magic, then the payload offset in sectors at byte 104.
-_MAGIC = b"LUKS\xba\xbe\x00\x01"
-_PAYLOAD_OFFSET = struct.Struct(">I")
-_PAYLOAD_AT = 104
-_SECTOR = 512
-_PHDR = 592
+# Eight keyslots of 4000 stripes of a 64-byte key, each aligned to 4 KiB, end below this.
+_LUKS1_HEADER = 2 * 1024**2
 # The key is random, so its keyslot needs no slow PBKDF; QEMU's minimum is what this gives.
-_FAST_PBKDF_MS = 10
+FAST_PBKDF_MS = 10
 # QEMU 7.2 measures its PBKDF by a clock that on some kernels has not moved yet, and gives up
 # (crypto/pbkdf.c, qcrypto_pbkdf2_count_iters).
 _FLAKE = b"Unable to get accurate CPU usage"
@@ -68,11 +64,19 @@ def unfinished(path: Path) -> Path:
 
 
 def _create_luks(path: Path, size: int, key: bytes) -> process.Completed:
-    for _ in range(_TRIES):
+    def once() -> process.Completed:
         files.remove(path)
         with process.secret_pipe(key) as descriptor:
             command = _create_command(path, size, descriptor)
-            done = process.run(command, pass_fds=(descriptor,), check=False)
+            return process.run(command, pass_fds=(descriptor,), check=False)
+
+    return steadily(once)
+
+
+def steadily(once: Callable[[], process.Completed]) -> process.Completed:
+    """Run QEMU's PBKDF again when its clock did not move; it has changed nothing then."""
+    for _ in range(_TRIES):
+        done = once()
         if _FLAKE not in done.stderr:
             break
     return done
@@ -81,7 +85,7 @@ def _create_luks(path: Path, size: int, key: bytes) -> process.Completed:
 def _create_command(path: Path, size: int, descriptor: int) -> list[str]:
     options = (
         "key-secret=key,cipher-alg=aes-256,cipher-mode=xts,ivgen-alg=plain64,"
-        f"hash-alg=sha256,iter-time={_FAST_PBKDF_MS}"
+        f"hash-alg=sha256,iter-time={FAST_PBKDF_MS}"
     )
     secret = f"secret,id=key,file=/dev/fd/{descriptor},format=raw"
     create_luks = ["qemu-img", "create", "-q", "-f", "luks", "--object", secret]
@@ -115,8 +119,8 @@ def look(path: Path) -> VolumeFacts | None:
     with files.readable_errors(path):
         status = path.stat()
         with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
-    return VolumeFacts(status.st_size, status.st_blocks * 512, magic == _MAGIC)
+            magic = file.read(len(luks.MAGIC))
+    return VolumeFacts(status.st_size, status.st_blocks * 512, magic == luks.MAGIC)
 
 
 def check(path: Path) -> None:
@@ -127,20 +131,10 @@ def check(path: Path) -> None:
     """
     facts = look(path)
     if facts is None:
-        raise MailboxError(
-            f"The volume {path} is missing; without it the mail on this computer is gone.",
-            resolution="Copy it back from a backup to that path, or shred this mailbox.",
-            code="volume-missing",
-            exit_code=Exit.DAMAGED,
-        )
+        raise missing(path)
     if not facts.luks:
-        raise MailboxError(
-            f"The header of the volume {path} is damaged; nothing was written to it.",
-            resolution="Copy the volume back from a backup; do not write to it meanwhile.",
-            code="volume-header-damaged",
-            exit_code=Exit.DAMAGED,
-        )
-    if facts.size <= _header_size(path):
+        raise header_damaged(path, "It does not begin as a LUKS header does.")
+    if facts.size <= header_size(path):
         raise MailboxError(
             f"The volume {path} is cut off; nothing was written to it.",
             resolution="Copy the volume back from a backup.",
@@ -149,14 +143,36 @@ def check(path: Path) -> None:
         )
 
 
-def _header_size(path: Path) -> int:
-    """Bytes before the encrypted data: header and all keyslots."""
-    with path.open("rb") as file:
-        header = file.read(_PHDR)
-    if len(header) < _PHDR or not header.startswith(_MAGIC):
-        return 2 * 1024**2
-    sectors: int = _PAYLOAD_OFFSET.unpack_from(header, _PAYLOAD_AT)[0]
-    return max(sectors * _SECTOR, _PHDR)
+def missing(path: Path) -> MailboxError:
+    """The error for a volume that is not there."""
+    return MailboxError(
+        f"The volume {path} is missing; without it the mail on this computer is gone.",
+        resolution="Copy it back from a backup to that path, or shred this mailbox.",
+        code="volume-missing",
+        exit_code=Exit.DAMAGED,
+    )
+
+
+def header_damaged(path: Path, details: str) -> MailboxError:
+    """The error for a header that cannot be what it was; the mail behind it may be whole."""
+    return MailboxError(
+        f"The header of the volume {path} is damaged; nothing was written to it.",
+        details=details,
+        resolution="`mailbox repair` puts a header backup back, if one was made; else copy the "
+        "volume back from a backup. Do not write to it meanwhile.",
+        code="volume-header-damaged",
+        exit_code=Exit.DAMAGED,
+    )
+
+
+def header_size(path: Path) -> int:
+    """Bytes before the encrypted data: header and all keyslots; a damaged header counts 2 MiB."""
+    with files.readable_errors(path), path.open("rb") as file:
+        content = file.read(luks.PHDR)
+    try:
+        return luks.read_header(content).payload
+    except luks.BadHeaderError:
+        return _LUKS1_HEADER
 
 
 def erase_header(path: Path) -> bool:
@@ -168,7 +184,7 @@ def erase_header(path: Path) -> bool:
     facts = look(path)
     if facts is None:
         return False
-    length = min(_header_size(path), facts.size) if facts.luks else min(2 * 1024**2, facts.size)
+    length = min(header_size(path), facts.size)
     noise = secrets.token_bytes(length)
     with files.readable_errors(path):
         descriptor = os.open(path, os.O_RDWR)

@@ -24,6 +24,7 @@ class House:
     records: Records
     vault: ports.Vault
     volumes: ports.Volumes
+    keyslots: ports.Keyslots
     machines: ports.Machines
     wardens: ports.Wardens
     images: ports.Images

@@ -15,6 +15,7 @@ from sandbox.lifecycle.settle import settle, unfinished_name
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.names import COLOURS
 from sandbox.model.profile import Account, Correspondent, Keys, Profile, Settings
+from sandbox.model.recovery import CODE_SLOT, new_code
 from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
 from sandbox.state import files
 
@@ -43,14 +44,21 @@ class Wish:
     colour: str = ""
     check_servers: bool = True
     reuse_name: bool = False
+    # Who is given the recovery code; without anybody, none is made.
+    hand_over: Callable[[str], None] | None = field(default=None, repr=False)
 
 
 def plan_onboard(wish: Wish, profile_id: uuid.UUID) -> Plan:
     """The steps of an onboarding; the profile's file comes last and makes it count."""
+    recovery = (
+        Step("recovery", "Making the recovery code", "a way back when the keyring is lost"),
+        Step("code", "Handing over the recovery code", "it is kept nowhere on this computer"),
+    )
     steps = (
         Step("secrets", "Storing the secrets in the keyring", "they rest nowhere else"),
         Step("keys", "Taking the OpenPGP keys", "the profile has a key ring of its own"),
         Step("volume", "Making the encrypted volume", "the only place where the mail rests"),
+        *(recovery if wish.hand_over else ()),
         Step("profile", "Writing the profile", "the mailbox exists from here on"),
     )
     return Plan("onboard", wish.name, steps, {"profile_id": str(profile_id)})
@@ -76,6 +84,7 @@ def onboard(house: House, wish: Wish) -> Result:
         "id": str(draft.id),
         "fingerprint": work.profile.keys.fingerprint,
         "correspondents": [each.fingerprint for each in work.profile.keys.correspondents],
+        "recovery_code": wish.hand_over is not None,
         "servers_checked": wish.check_servers,
         "server_check": checked,
         "seconds": {timing.step: round(timing.seconds, 3) for timing in timings},
@@ -169,12 +178,15 @@ class _Onboarding:
         self._wish = wish
         self._volume_key = house.vault.new_key()
         self._passphrase = house.vault.new_key().decode()
+        self._code = new_code()
 
     def effects(self) -> dict[str, Any]:
         return {
             "secrets": self._store_secrets,
             "keys": self._take_keys,
             "volume": self._make_volume,
+            "recovery": self._make_keyslot,
+            "code": self._hand_over,
             "profile": self._write_profile,
         }
 
@@ -226,7 +238,17 @@ class _Onboarding:
         # Before the volume: one that never held a file system must not look like a damaged one.
         files.replace(self._house.paths.blank(self._wish.name), b"")
         self._house.volumes.create(path, size, self._volume_key)
-        return {"size": size, "cipher": "aes-256-xts", "keyslots": 1}
+        header = self._house.keyslots.fingerprints(path)
+        return {"size": size, "cipher": "aes-256-xts", "keyslots": 1, "header": header}
+
+    def _make_keyslot(self) -> dict[str, Any]:
+        path, slots = self._house.paths.volume(self._wish.name), self._house.keyslots
+        slots.add(path, CODE_SLOT, self._volume_key, self._code.encode(), slow=True)
+        return {"keyslot": CODE_SLOT, "header": slots.fingerprints(path)}
+
+    def _hand_over(self) -> None:
+        if self._wish.hand_over:
+            self._wish.hand_over(self._code)
 
     def _write_profile(self) -> None:
         self._house.records.save(self.profile)

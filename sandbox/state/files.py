@@ -49,6 +49,21 @@ def replace(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
 
 
+def create(path: Path, content: bytes) -> None:
+    """Write a new file for its owner alone, durably; refuses one that is there, keeps no half."""
+    with readable_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as sink:
+                sink.write(content)
+                sink.flush()
+                os.fsync(sink.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
 def remove_unfinished(path: Path) -> None:
     """Remove what a killed `replace` of this file left; the caller holds the profile's lock."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")

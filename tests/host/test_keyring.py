@@ -75,7 +75,7 @@ class PlaintextKeyring(keyring.backend.KeyringBackend):
 """
 ONBOARD = (
     *("onboard", "a", "--offline", "--password-stdin", "--json", "--address", "a@kunde.test"),
-    *("--imap", "imap.kunde.test", "--smtp", "smtp.kunde.test"),
+    *("--imap", "imap.kunde.test", "--smtp", "smtp.kunde.test", "--no-recovery-code"),
 )
 
 

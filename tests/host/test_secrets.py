@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from demo.correspondent import Person
 from demo.session import Session, find_bytes
 from sandbox.host import process
+from sandbox.model.recovery import parse_code
 from tests.host.conftest import need
 
 PASSWORD = "canary-password-9d41c7"
@@ -40,13 +42,15 @@ class World:
     onboarded: Traced
     volume_key: bytes
     ring_passphrase: bytes
+    recovery_code: bytes
 
     @property
     def needles(self) -> list[bytes]:
         """Every secret, as text and as the bits it stands for."""
         random = [self.volume_key, self.ring_passphrase]
         bits = [base64.b64decode(each) for each in random]
-        return [PASSWORD.encode(), KEY_PASSPHRASE.encode(), *random, *bits]
+        code = [self.recovery_code, self.recovery_code.replace(b"-", b"")]
+        return [PASSWORD.encode(), KEY_PASSPHRASE.encode(), *random, *bits, *code]
 
 
 def traced(
@@ -89,6 +93,7 @@ def world(session: Session) -> Iterator[World]:
     if subprocess.run(["strace", "-o", "/dev/null", "true"], check=False).returncode != 0:
         pytest.skip("strace may not trace here")
     session.env["TMPDIR"] = str(session.runtime)
+    reader, writer = os.pipe()
     with Person("Anna", ADDRESS) as anna:
         (session.root / "anna.asc").write_text(protected(anna))
         with process.secret_pipe(f"{KEY_PASSPHRASE}\n".encode()) as descriptor:
@@ -96,15 +101,16 @@ def world(session: Session) -> Iterator[World]:
                 *("onboard", NAME, "--offline", "--password-stdin", "--address", ADDRESS, "-v"),
                 *("--imap", "imap.kunde.test", "--smtp", "smtp.kunde.test", "--size", "64M"),
                 *("--key-file", str(session.root / "anna.asc")),
-                *("--key-passphrase-fd", str(descriptor)),
+                *("--key-passphrase-fd", str(descriptor), "--recovery-code-to", str(writer)),
             )
             password = f"{PASSWORD}\n".encode()
-            onboarded = traced(session, *arguments, input=password, pass_fds=[descriptor])
+            onboarded = traced(session, *arguments, input=password, pass_fds=[descriptor, writer])
         assert onboarded.status == 0, onboarded.output.decode()
-    made = World(
-        session, onboarded, vault(session, "volume-key"), vault(session, "openpgp-passphrase")
-    )
-    yield made
+    os.close(writer)
+    with os.fdopen(reader, "rb") as paper:
+        code = paper.read().strip()
+    keys = (vault(session, "volume-key"), vault(session, "openpgp-passphrase"))
+    yield World(session, onboarded, *keys, code)
 
 
 def protected(person: Person) -> str:
@@ -135,6 +141,7 @@ def test_the_keyring_has_them_all(world: World) -> None:
     for secret in (world.volume_key, world.ring_passphrase):
         assert len(base64.b64decode(secret, validate=True)) == 32
     assert world.volume_key != world.ring_passphrase
+    assert parse_code(world.recovery_code.decode()).encode() == world.recovery_code
 
 
 def test_no_program_was_given_a_secret(world: World) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import json
 import os
-import struct
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 from unittest import mock
 
-from sandbox.host import process, volumes
+from sandbox.host import keyslots, luks, process, volumes
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import KeyChoice, Wish
 from sandbox.model.endpoints import Endpoint
@@ -30,6 +28,7 @@ from sandbox.model.machine import Image, MachineSpec, MachineState, domain_name
 from sandbox.model.profile import Account, Display, Machine, Policy, Settings
 from sandbox.state.paths import Paths
 from sandbox.state.records import Records
+from tests.unit.fake_luks import PAYLOAD, add_slot, kill_slot, luks_bytes
 
 SHIPPED = Path(__file__).parents[2] / "profiles"
 NAME = "clientA"
@@ -37,7 +36,8 @@ PASSWORD = "s3cret-mail-password"
 OWN = "A" * 40
 BERT = "B" * 40
 EXIT_KILLED = 137
-_PAYLOAD = 1024
+# The recovery codes that were handed over, the newest last.
+CODES: list[str] = []
 _SIGNATURE = b"FILESYSTEM"
 _EMPTY: dict[str, Any] = {"vault": {}, "machines": {}, "secrets": {}, "wardens": {}}
 
@@ -167,36 +167,64 @@ class FakeVolumes:
             volumes.remove(path)
 
 
-def luks_bytes(key: bytes) -> bytes:
-    """A volume of 4 KiB: a header of two sectors that knows its key, then the data."""
-    header = bytearray(_PAYLOAD)
-    header[:8] = b"LUKS\xba\xbe\x00\x01"
-    struct.pack_into(">I", header, 104, _PAYLOAD // 512)
-    header[600:632] = hashlib.sha256(key).digest()
-    return bytes(header) + bytes(3 * 1024)
+class FakeKeyslots:
+    """Keyslots of small real files; only what QEMU does is done by the tests."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def find(self, path: Path, passphrase: bytes) -> int | None:
+        return keyslots.find(path, passphrase)
+
+    def active(self, path: Path) -> tuple[int, ...]:
+        return keyslots.active(path)
+
+    def fingerprints(self, path: Path) -> dict[str, str]:
+        return keyslots.fingerprints(path)
+
+    def expected_size(self, path: Path, size: int) -> int:
+        return path.stat().st_size
+
+    def add(self, path: Path, slot: int, opening: bytes, new: bytes, *, slow: bool) -> None:
+        def amend(_path: Path, _opening: bytes, _change: str, _new: bytes | None) -> None:
+            with self._world.change(f"keyslots.add {slot}"):
+                assert opens(path, opening)
+                path.write_bytes(add_slot(path.read_bytes(), slot, new))
+
+        with mock.patch.object(keyslots, "_amend", amend):
+            keyslots.add(path, slot, opening, new, slow=slow)
+
+    def kill(self, path: Path, slot: int, opening: bytes) -> None:
+        def amend(_path: Path, _opening: bytes, _change: str, _new: bytes | None) -> None:
+            with self._world.change(f"keyslots.kill {slot}"):
+                assert opens(path, opening)
+                path.write_bytes(kill_slot(path.read_bytes(), slot))
+
+        with mock.patch.object(keyslots, "_amend", amend):
+            keyslots.kill(path, slot, opening)
 
 
 def opens(path: Path, key: bytes) -> bool:
     """Whether the key unlocks the volume."""
-    return path.read_bytes()[600:632] == hashlib.sha256(key).digest()
+    return luks.find_slot(path.read_bytes()[:PAYLOAD], key) is not None
 
 
 def mails(path: Path) -> int:
     """How often a mail client has written to the volume."""
-    data = path.read_bytes()[_PAYLOAD:]
+    data = path.read_bytes()[PAYLOAD:]
     return data[len(_SIGNATURE)] if data.startswith(_SIGNATURE) else 0
 
 
 def _use(path: Path, blank: bool) -> bool:
     """What a guest does with its volume; False when there is no file system on it."""
     with path.open("r+b") as file:
-        file.seek(_PAYLOAD)
+        file.seek(PAYLOAD)
         data = file.read(len(_SIGNATURE) + 1)
         formatted = data.startswith(_SIGNATURE)
         if not formatted and not blank:
             return False
         count = data[-1] if formatted else 0
-        file.seek(_PAYLOAD)
+        file.seek(PAYLOAD)
         file.write(_SIGNATURE + bytes([count + 1]))
     return True
 
@@ -533,6 +561,7 @@ def make_house(world: World) -> House:
         records=Records(paths, SHIPPED),
         vault=FakeVault(world),
         volumes=FakeVolumes(world),
+        keyslots=FakeKeyslots(world),
         machines=FakeMachines(world),
         wardens=FakeWardens(world),
         images=FakeImages(world),
@@ -563,5 +592,6 @@ def make_wish(name: str = NAME, **changes: Any) -> Wish:
         "password": PASSWORD,
         "key": KeyChoice(fingerprint=OWN),
         "correspondents": (BERT,),
+        "hand_over": CODES.append,
     }
     return Wish(name=name, **values | changes)

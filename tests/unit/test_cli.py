@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from sandbox.cli import commands, image_commands, onboarding
+from sandbox.cli import commands, image_commands, onboarding, output
 from sandbox.cli.app import cli
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import onboard
@@ -34,7 +34,7 @@ ON_ONE_NAME = [
 ]
 GOOD = (
     *("--address", "anna@kunde.test", "--imap", "imap.kunde.test", "--smtp", "smtp.kunde.test"),
-    *("--password-stdin", "--offline"),
+    *("--password-stdin", "--offline", "--no-recovery-code"),
 )
 
 
@@ -49,6 +49,7 @@ def run(house: House, world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     for module in (commands, image_commands):
         monkeypatch.setattr(module, "compose", compose)
+    monkeypatch.setattr(output, "TERMINAL", str(world.root / "no-terminal"))
 
     def invoke(*arguments: str, input: str | bytes = "") -> Result:
         done = CliRunner().invoke(cli, list(arguments), input=input, prog_name="mailbox")
@@ -127,7 +128,7 @@ class TestOnboard:
         )
         done = run(
             *("onboard", NAME, "--from", str(file), "--size", "2G"),
-            *("--password-stdin", "--offline"),
+            *("--password-stdin", "--offline", "--no-recovery-code"),
             input=PASSWORD,
         )
         assert done.exit_code == Exit.OK, done.output

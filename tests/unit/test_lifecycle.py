@@ -21,6 +21,7 @@ from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.machine import MachineState, domain_name
 from sandbox.model.secrets import ITEMS, VOLUME_KEY
 from sandbox.state import files
+from tests.unit.fake_luks import PAYLOAD
 from tests.unit.fakes import (
     ACCOUNT,
     BERT,
@@ -268,7 +269,7 @@ class TestOpen:
     ) -> None:
         close(opened, NAME)
         volume = opened.paths.volume(NAME)
-        volume.write_bytes(volume.read_bytes()[:1024] + bytes(3072))
+        volume.write_bytes(volume.read_bytes()[:PAYLOAD] + bytes(3072))
         before = volume.read_bytes()
         with pytest.raises(MailboxError) as refused:
             open_mailbox(opened, NAME, headless=True)

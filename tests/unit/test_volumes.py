@@ -9,10 +9,9 @@ import pytest
 
 from sandbox.host import process, volumes
 from sandbox.model.errors import Exit, MailboxError
-from tests.unit.fakes import luks_bytes
+from tests.unit.fake_luks import PAYLOAD, luks_bytes
 
 KEY = b"a2V5LWNhbmFyeQ=="
-PAYLOAD = 1024
 
 
 @pytest.fixture
@@ -126,7 +125,7 @@ def test_but_not_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_facts_are_looked_at(volume: Path, tmp_path: Path) -> None:
     facts = volumes.look(volume)
-    assert facts is not None and facts.size == 4096 and facts.luks
+    assert facts is not None and facts.size == PAYLOAD + 3072 and facts.luks
     assert volumes.look(tmp_path / "none") is None
     volume.write_bytes(b"")
     facts = volumes.look(volume)
@@ -138,7 +137,7 @@ def test_facts_are_looked_at(volume: Path, tmp_path: Path) -> None:
     [
         (None, "volume-missing"),
         (b"", "volume-header-damaged"),
-        (bytes(4096), "volume-header-damaged"),
+        (bytes(8192), "volume-header-damaged"),
         (luks_bytes(KEY)[:100], "volume-truncated"),
         (luks_bytes(KEY)[:PAYLOAD], "volume-truncated"),
         (luks_bytes(KEY)[: PAYLOAD + 1], None),

@@ -1,0 +1,185 @@
+"""LUKS1 headers read without root: which keyslot a passphrase opens, and whether they are whole.
+
+Only reads. QEMU makes and changes keyslots (sandbox.host.keyslots), but does not tell which one
+opened. Source: LUKS On-Disk Format Specification 1.2.3, sections 2 to 4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+MAGIC = b"LUKS\xba\xbe\x00\x01"
+SECTOR = 512
+SLOTS = 8
+PHDR = 592
+# Everything before the keyslots: what the data are read by; nobody ever changes it.
+GEOMETRY = 208
+# A header with random bytes in it must not make anybody wait for hours. Two seconds are about
+# ten million iterations today.
+MOST_ITERATIONS = 2**29
+_FIELDS = struct.Struct(">6sH32s32s32sII20s32sI40s")
+_SLOT = struct.Struct(">II32sII")
+_ACTIVE = 0x00AC71F3
+_HASHES = ("sha1", "sha256", "sha512", "ripemd160")
+
+
+class BadHeaderError(Exception):
+    """The header cannot be what it was; says which part of it."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A keyslot that is in use; `offset` and `length` of its key material in bytes."""
+
+    number: int
+    iterations: int
+    salt: bytes
+    offset: int
+    length: int
+    stripes: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A LUKS1 header: `payload` is where the data begin, in bytes."""
+
+    hash: str
+    payload: int
+    key_bytes: int
+    digest: bytes
+    digest_salt: bytes
+    digest_iterations: int
+    uuid: str
+    slots: tuple[Slot, ...]
+
+    def slot(self, number: int) -> Slot | None:
+        """The keyslot of this number when it is in use."""
+        return next((slot for slot in self.slots if slot.number == number), None)
+
+    @property
+    def free(self) -> tuple[int, ...]:
+        """The numbers of keyslots that are not in use."""
+        used = {slot.number for slot in self.slots}
+        return tuple(number for number in range(SLOTS) if number not in used)
+
+
+def read_header(content: bytes) -> Header:
+    """The header at the beginning of a volume.
+
+    Raises:
+        BadHeaderError: when it is none, or none that `mailbox` and QEMU make.
+    """
+    if len(content) < PHDR or not content.startswith(MAGIC):
+        raise BadHeaderError("it does not begin as a LUKS header does")
+    _, _, cipher, mode, hash_name, payload, key_bytes, digest, salt, iterations, uuid = (
+        _FIELDS.unpack_from(content)
+    )
+    spec = (_text(cipher), _text(mode), key_bytes)
+    if spec != ("aes", "xts-plain64", 64) or _text(hash_name) not in _HASHES:
+        raise BadHeaderError("it names a cipher that mailbox does not use")
+    if not 0 < iterations <= MOST_ITERATIONS:
+        raise BadHeaderError("the check of its volume key cannot be right")
+    slots = tuple(_slots(content, payload * SECTOR, key_bytes))
+    return Header(
+        _text(hash_name), payload * SECTOR, key_bytes, digest, salt, iterations, _text(uuid), slots
+    )
+
+
+def _text(field: bytes) -> str:
+    return field.rstrip(b"\0").decode("ascii", errors="replace")
+
+
+def _slots(content: bytes, payload: int, key_bytes: int) -> list[Slot]:
+    found = []
+    for number in range(SLOTS):
+        state, iterations, salt, sector, stripes = _SLOT.unpack_from(
+            content, GEOMETRY + number * _SLOT.size
+        )
+        if state != _ACTIVE:
+            continue
+        offset, length = sector * SECTOR, stripes * key_bytes
+        if not (PHDR <= offset < offset + length <= payload) or not 0 < stripes <= 2**16:
+            raise BadHeaderError(f"its keyslot {number} lies outside of the header")
+        if not 0 < iterations <= MOST_ITERATIONS:
+            raise BadHeaderError(f"the iterations of its keyslot {number} cannot be right")
+        found.append(Slot(number, iterations, salt, offset, length, stripes))
+    return found
+
+
+def find_slot(content: bytes, passphrase: bytes) -> int | None:
+    """The first keyslot that the passphrase opens, tried in QEMU's order; None when it is none.
+
+    `content` is the volume up to its data. Each slot that does not open costs its PBKDF.
+
+    Raises:
+        BadHeaderError: as `read_header`, or when the content ends before the keyslots do.
+    """
+    header = read_header(content)
+    if len(content) < header.payload:
+        raise BadHeaderError("it is cut off")
+    return next((s.number for s in header.slots if _opens(content, header, s, passphrase)), None)
+
+
+def fingerprints(content: bytes) -> dict[str, str]:
+    """SHA-256 of each part of a header that is in use: `geometry`, and each keyslot's number.
+
+    They tell later which part has changed. They give no help in finding a passphrase that the
+    header itself, which lies in the same folder, does not give.
+    """
+    header = read_header(content)
+    parts = {"geometry": content[:GEOMETRY]}
+    for slot in header.slots:
+        at = GEOMETRY + slot.number * _SLOT.size
+        material = content[slot.offset : slot.offset + slot.length]
+        parts[str(slot.number)] = content[at : at + _SLOT.size] + material
+    return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+
+
+def _opens(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> bool:
+    derived = hashlib.pbkdf2_hmac(
+        header.hash, passphrase, slot.salt, slot.iterations, header.key_bytes
+    )
+    split = _decrypt(content[slot.offset : slot.offset + slot.length], derived)
+    candidate = _merge(split, header.key_bytes, slot.stripes, header.hash)
+    digest = hashlib.pbkdf2_hmac(
+        header.hash, candidate, header.digest_salt, header.digest_iterations, len(header.digest)
+    )
+    return digest == header.digest
+
+
+def _decrypt(material: bytes, key: bytes) -> bytes:
+    """Key material is encrypted as a disk of its own: AES-XTS, plain64 sector numbers from 0."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    plain = bytearray()
+    for sector in range(0, len(material), SECTOR):
+        tweak = (sector // SECTOR).to_bytes(16, "little")
+        decryptor = Cipher(algorithms.AES(key), modes.XTS(tweak)).decryptor()
+        plain += decryptor.update(material[sector : sector + SECTOR]) + decryptor.finalize()
+    return bytes(plain)
+
+
+def _merge(split: bytes, length: int, stripes: int, hash_name: str) -> bytes:
+    """Anti-forensic merge (specification 2.4): every stripe is needed for the key."""
+    block = bytes(length)
+    for stripe in range(stripes):
+        part = split[stripe * length : (stripe + 1) * length]
+        block = _xor(block, part)
+        if stripe < stripes - 1:
+            block = _diffuse(block, hash_name)
+    return block
+
+
+def _diffuse(block: bytes, hash_name: str) -> bytes:
+    size = hashlib.new(hash_name).digest_size
+    whole = b""
+    for index, at in enumerate(range(0, len(block), size)):
+        piece = block[at : at + size]
+        whole += hashlib.new(hash_name, index.to_bytes(4, "big") + piece).digest()[: len(piece)]
+    return whole
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return (int.from_bytes(one) ^ int.from_bytes(other)).to_bytes(len(one))
