@@ -8,7 +8,7 @@ async function until(what, look) {
     const found = await look();
     if (found) { return found; }
     if (Date.now() > end) { throw new Error("not in time: " + what); }
-    await sleep(100);
+    await sleep(250); // looking costs the program that is looked at
   }
 }
 const mainWindow = () => Services.wm.getMostRecentWindow("mail:3pane");
