@@ -249,17 +249,9 @@ def _if_closed(error: MailboxError, name: str) -> MailboxError:
 def screenshot(printer: Printer, name: str, file: Path) -> None:
     """Save a picture (PNG) of what an open mailbox's machine shows."""
     from sandbox.host.picture import to_png
-    from sandbox.lifecycle.house import Result
-    from sandbox.state import files
+    from sandbox.lifecycle.picture import save_screenshot
 
-    house = compose(printer)
-    known = house.records.load(name).name
-    picture = to_png(house.machines.screenshot(house.domain(known)))
-    with files.readable_errors(file):
-        # It may show decrypted mail.
-        file.touch(0o600)
-        file.write_bytes(picture)
-    printer.result(Result("screenshot", known, f"Saved {file}.", {"file": str(file)}))
+    printer.result(save_screenshot(compose(printer), name, file, to_png))
 
 
 @verb(NAME)

@@ -47,6 +47,7 @@ def compose(progress: Progress) -> House:
         vault=Lazy(_vault),
         volumes=Lazy(_volumes),
         keyslots=Lazy(_keyslots),
+        remains=Lazy(_remains),
         machines=Lazy(_machines),
         wardens=Lazy(_wardens),
         images=Lazy(lambda: image_store(paths)),
@@ -81,6 +82,12 @@ def _keyslots() -> Any:
     from sandbox.host import keyslots
 
     return keyslots
+
+
+def _remains() -> Any:
+    from sandbox.host.remains import Remains
+
+    return Remains(libvirt_uri())
 
 
 def _machines() -> Any:

@@ -16,6 +16,8 @@ SLOTS = 8
 PHDR = 592
 # Everything before the keyslots: what the data are read by; nobody ever changes it.
 GEOMETRY = 208
+# What mailbox makes its volumes with, as cryptsetup(8) writes it.
+CIPHER = "aes-xts-plain64"
 # A header with random bytes in it must not make anybody wait for hours. Two seconds are about
 # ten million iterations today.
 MOST_ITERATIONS = 2**29

@@ -31,6 +31,7 @@ class Observation:
     pending: Entry | None
     image: str
     last_opened: str
+    buried: bool = False
 
     @property
     def state(self) -> str:
@@ -39,6 +40,8 @@ class Observation:
             return "broken"
         if self.pending and self.machine is MachineState.CLOSED:
             return f"unfinished {self.pending.verb}"
+        if self.buried:
+            return "shredded"
         return str(self.machine)
 
 
@@ -74,7 +77,7 @@ def _observation(
     house: House, name: str, machine: MachineState, *, warden: bool = False, plugged: bool = False
 ) -> Observation:
     errors: list[str] = []
-    profile = _or_error(errors, lambda: house.records.load(name))
+    profile = _or_error(errors, lambda: house.records.load(name, shredded=True))
     history = _or_error(errors, house.journal(name).read) or History(())
     volume = _or_error(errors, lambda: house.volumes.look(house.paths.volume(name)))
     begun, opened = history.last("open", "begin"), history.last("open", outcome="done")
@@ -90,6 +93,7 @@ def _observation(
         pending=history.pending(),
         image=begun.fact("image") if begun else "",
         last_opened=opened.time if opened else "",
+        buried=bool(profile and house.records.tombstones.of(str(profile.id))),
     )
 
 

@@ -114,7 +114,7 @@ def _refuse_existing(house: House, wish: Wish) -> None:
     stone = house.records.tombstone(wish.name)
     if stone and not wish.reuse_name:
         raise MailboxError(
-            f"A mailbox named {stone.name} was shredded on {stone.shredded}.",
+            f"A mailbox named {stone.name} was shredded on {stone.when_and_why}.",
             details="A new one would be another profile, without anything of the old one.",
             resolution="Choose another name, or say --reuse-name.",
             code="name-shredded",

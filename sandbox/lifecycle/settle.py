@@ -15,6 +15,7 @@ def settle(house: House, name: str) -> str:
     """Bring an unfinished verb to an end, under the caller's lock; returns what was done."""
     from sandbox.lifecycle.onboard import undo_onboard
     from sandbox.lifecycle.shred import shred_locked
+    from sandbox.lifecycle.shredding import Order
 
     pending = house.journal(name).read().pending()
     if pending is None:
@@ -26,7 +27,7 @@ def settle(house: House, name: str) -> str:
         _ended(house, name, pending.verb, pending.run)
         return "Its beginnings were removed."
     if pending.verb == "shred":
-        shred_locked(house, name, uuid.UUID(identity))
+        shred_locked(house, name, uuid.UUID(identity), Order.read(pending.facts or {}))
         return "It was finished."
     close_locked(house, observe(house, name))
     _ended(house, name, pending.verb, pending.run)

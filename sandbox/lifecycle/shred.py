@@ -3,48 +3,67 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sandbox.lifecycle.close import close_locked, is_closed
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
-from sandbox.lifecycle.observe import observe
 from sandbox.lifecycle.settle import unfinished_name
+from sandbox.lifecycle.shredding import Order, Shredding
 from sandbox.model.errors import MailboxError
-from sandbox.model.secrets import ITEMS
-from sandbox.state import files
 
-_STEPS = (
+STEPS = (
     Step("close", "Closing the machine", "its memory holds the key"),
     Step("tombstone", "Leaving the tombstone", "from here on there is no way back"),
     Step("keyring", "Destroying the keys in the keyring", "without them the volume is noise"),
     Step("header", "Overwriting the keyslots", "no key or passphrase opens the volume again"),
     Step("keys", "Destroying the OpenPGP key ring", "its passphrase is gone with the keyring's"),
     Step("volume", "Removing the volume", "ciphertext without a key"),
+    Step("leftovers", "Clearing what libvirt and the viewer noted", "it names the mailbox"),
+    Step("look", "Looking for what is left", "only what was looked for is known to be gone"),
     Step("profile", "Removing the profile", "it names the customer and the servers"),
 )
 
 
-def plan_shred(name: str, profile_id: uuid.UUID) -> Plan:
+@dataclass(frozen=True)
+class Shredded:
+    """What one run of a shredding did: seconds of each step, and what it found left."""
+
+    seconds: dict[str, float]
+    left: tuple[Mapping[str, Any], ...]
+
+
+def plan_shred(name: str, profile_id: uuid.UUID, order: Order | None = None) -> Plan:
     """The steps of a shredding, keys before data."""
-    return Plan("shred", name, _STEPS, {"profile_id": str(profile_id)})
+    facts = {"profile_id": str(profile_id), **(order or Order()).facts()}
+    return Plan("shred", name, STEPS, facts)
 
 
-def shred(house: House, name: str) -> Result:
+def shred(house: House, name: str, order: Order | None = None) -> Result:
     """Destroy the profile's keys and data; a name already shredded is an error that says when."""
     known = house.records.find(name) or unfinished_name(house, name) or name
     with house.locked(known, "shred"):
         pending = house.journal(known).read().pending()
-        identity = _identity(house, known, pending and pending.facts)
-        seconds = shred_locked(house, known, identity)
-    facts = {"profile_id": str(identity), "seconds": seconds}
-    return Result("shred", known, f"{known} is shredded.", facts)
+        identity = identity_of(house, known, pending and pending.facts)
+        if pending and pending.verb == "shred":
+            order = Order.read(pending.facts or {})
+        done = shred_locked(house, known, identity, order or Order())
+    summary = f"{known} is shredded."
+    if done.left:
+        summary += f" It is still named in {len(done.left)} places; see `mailbox log {known}`."
+    facts = {
+        "profile_id": str(identity),
+        "left": list(done.left),
+        "seconds": done.seconds,
+    }
+    return Result("shred", known, summary, facts)
 
 
-def _identity(house: House, name: str, pending: Any) -> uuid.UUID:
+def identity_of(house: House, name: str, pending: Any) -> uuid.UUID:
     """The profile's id, from its file or, when that is gone or broken, from the journal."""
     try:
-        return house.records.load(name).id
+        return house.records.load(name, shredded=True).id
     except MailboxError:
         begun = house.journal(name).read().last("onboard", "begin")
         for facts in (pending, begun and begun.facts if house.records.find(name) else None):
@@ -53,44 +72,12 @@ def _identity(house: House, name: str, pending: Any) -> uuid.UUID:
         raise
 
 
-def shred_locked(house: House, name: str, profile_id: uuid.UUID) -> dict[str, float]:
+def shred_locked(house: House, name: str, profile_id: uuid.UUID, order: Order) -> Shredded:
     """Run all steps under a lock that the caller holds; each is idempotent."""
-    work = _Shredding(house, name, profile_id)
-    plan = plan_shred(name, profile_id)
+    work = Shredding(house, name, profile_id, order)
+    plan = plan_shred(name, profile_id, order)
     timings = run(plan, work.effects(), house.journal(name), house.progress)
-    return {timing.step: round(timing.seconds, 3) for timing in timings}
-
-
-class _Shredding:
-    """The effects of one shredding."""
-
-    def __init__(self, house: House, name: str, profile_id: uuid.UUID) -> None:
-        self._house = house
-        self._name = name
-        self._id = profile_id
-
-    def effects(self) -> dict[str, Any]:
-        return {
-            "close": self._close,
-            "tombstone": lambda: self._house.records.bury(self._name, str(self._id)),
-            "keyring": self._forget_secrets,
-            "header": self._erase,
-            "keys": lambda: self._house.profile_keyring(self._name).destroy(),
-            "volume": self._remove_volume,
-            "profile": lambda: self._house.records.remove(self._name),
-        }
-
-    def _close(self) -> None:
-        seen = observe(self._house, self._name)
-        if not is_closed(self._house, seen):
-            close_locked(self._house, seen)
-
-    def _forget_secrets(self) -> dict[str, Any]:
-        return {kind: self._house.vault.delete(self._id, kind) for kind in ITEMS}
-
-    def _erase(self) -> dict[str, Any]:
-        return {"erased": self._house.volumes.erase_header(self._house.paths.volume(self._name))}
-
-    def _remove_volume(self) -> None:
-        self._house.volumes.remove(self._house.paths.volume(self._name))
-        files.remove(self._house.paths.blank(self._name))
+    for each in work.left:
+        house.progress.warn(f"The {each['kind']} is still in {each['path']}.")
+    seconds = {timing.step: round(timing.seconds, 3) for timing in timings}
+    return Shredded(seconds, tuple(work.left))

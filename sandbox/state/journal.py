@@ -55,10 +55,13 @@ class History:
                 _forget_ended(begun, entry)
         return next((begun[verb] for verb in _WEIGHT if verb in begun), None)
 
-    def last(self, verb: str, event: str = "end", outcome: str = "") -> Entry | None:
-        """The newest entry of a verb and event, and of an outcome where one is named."""
+    def last(
+        self, verb: str, event: str = "end", outcome: str = "", step: str = ""
+    ) -> Entry | None:
+        """The newest entry of a verb and event, and of an outcome or step where one is named."""
         found = (e for e in reversed(self.entries) if e.verb == verb and e.event == event)
-        return next((e for e in found if not outcome or e.fact("outcome") == outcome), None)
+        fitting = (e for e in found if not step or e.step == step)
+        return next((e for e in fitting if not outcome or e.fact("outcome") == outcome), None)
 
 
 class Journal:

@@ -56,6 +56,10 @@ class Paths:
         return self.state / "tombstones"
 
     @property
+    def certificates(self) -> Path:
+        return self.state / "certificates"
+
+    @property
     def locks(self) -> Path:
         return self.state / "locks"
 
@@ -77,6 +81,10 @@ class Paths:
 
     def tombstone(self, name: str) -> Path:
         return self.tombstones / f"{name}.json"
+
+    def tombstone_of(self, name: str, profile_id: str) -> Path:
+        """Of one of the profiles that had the name; no name holds a `+`."""
+        return self.tombstones / f"{name}+{profile_id}.json"
 
     def lock(self, name: str) -> Path:
         return self.locks / f"{name.casefold()}.lock"

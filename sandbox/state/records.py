@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,7 @@ from sandbox.model.names import name_problem, same_name
 from sandbox.model.profile import Profile, Settings, read_profile, read_template, write_profile
 from sandbox.state import files
 from sandbox.state.paths import Paths
-
-
-@dataclass(frozen=True)
-class Tombstone:
-    """What remains of a shredded profile."""
-
-    name: str
-    profile_id: str
-    shredded: str
+from sandbox.state.tombstones import Tombstone, Tombstones
 
 
 class Records:
@@ -34,6 +24,7 @@ class Records:
     def __init__(self, paths: Paths, shipped_templates: Path) -> None:
         self._paths = paths
         self._shipped = shipped_templates
+        self.tombstones = Tombstones(paths)
 
     def names(self) -> list[str]:
         """The names of all profiles, broken ones too."""
@@ -48,11 +39,11 @@ class Records:
             return name
         return next((known for known in self.names() if same_name(known, name)), None)
 
-    def load(self, name: str) -> Profile:
-        """The profile.
+    def load(self, name: str, *, shredded: bool = False) -> Profile:
+        """The profile; with `shredded`, also one whose files were copied back after its shredding.
 
         Raises:
-            MailboxError: `profile-unknown`.
+            MailboxError: `profile-unknown`, `profile-shredded`.
             InvalidInputError: when its file was edited into nonsense.
         """
         known = self.find(name)
@@ -64,6 +55,9 @@ class Records:
         profile = self.parse(content, f"The profile {known}")
         if profile.name != known:
             raise InvalidInputError(f"The profile {known}", [f"name: is {profile.name!r}"])
+        stone = None if shredded else self.tombstones.of(str(profile.id))
+        if stone:
+            raise _came_back(known, stone)
         return profile
 
     def parse(self, content: bytes, what: str) -> Profile:
@@ -84,11 +78,15 @@ class Records:
 
     def remove(self, name: str) -> None:
         """Remove the profile's file, and what an editor was left with."""
+        for path in self.files_of(name):
+            files.remove(path)
         files.remove(self._paths.profile(name))
+
+    def files_of(self, name: str) -> list[Path]:
+        """The profile's file, and what an editor was left with."""
         draft = re.compile(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}\.edit")
-        for path in self._paths.profiles.glob(".*.edit"):
-            if draft.fullmatch(path.name):
-                files.remove(path)
+        drafts = self._paths.profiles.glob(".*.edit")
+        return [self._paths.profile(name), *(p for p in drafts if draft.fullmatch(p.name))]
 
     def templates(self) -> list[str]:
         """The names of the templates: those that ship and the user's own."""
@@ -112,32 +110,21 @@ class Records:
             exit_code=Exit.NOT_FOUND,
         )
 
-    def bury(self, name: str, profile_id: str) -> None:
-        """Leave the tombstone of a profile; an existing one of the same profile stays."""
-        files.remove_unfinished(self._paths.tombstone(name))
-        known = self.tombstone(name)
-        if known and known.profile_id == profile_id:
-            return
-        stone: dict[str, Any] = {
-            "version": 1,
-            "name": name,
-            "profile_id": profile_id,
-            "shredded": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        files.replace(self._paths.tombstone(name), json.dumps(stone, indent=1).encode() + b"\n")
+    def bury(
+        self, name: str, profile_id: str, because: str = "", case: Mapping[str, Any] | None = None
+    ) -> None:
+        """Leave the tombstone of a profile; one that stands already stays as it is."""
+        self.tombstones.bury(name, profile_id, because, case or {})
 
     def tombstone(self, name: str) -> Tombstone | None:
-        """The tombstone of a name, if a profile of that name was shredded."""
-        for path in self._paths.tombstones.glob("*.json"):
-            if same_name(path.stem, name):
-                return _read_tombstone(path)
-        return None
+        """The newest tombstone of a name, if a profile of that name was shredded."""
+        return next(reversed(self.tombstones.all(name)), None)
 
     def _unknown(self, name: str) -> MailboxError:
         stone = None if name_problem(name) else self.tombstone(name)
         if stone:
             return MailboxError(
-                f"The mailbox {stone.name} was shredded on {stone.shredded}; nothing is left.",
+                f"The mailbox {stone.name} was shredded on {stone.when_and_why}; nothing is left.",
                 resolution="A new one of that name needs `mailbox onboard --reuse-name`.",
                 code="profile-shredded",
                 exit_code=Exit.NOT_FOUND,
@@ -150,13 +137,15 @@ class Records:
         )
 
 
-def _read_tombstone(path: Path) -> Tombstone:
-    """A tombstone; a damaged one still stands for its name."""
-    try:
-        stone = json.loads(path.read_bytes())
-        return Tombstone(str(stone["name"]), str(stone["profile_id"]), str(stone["shredded"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return Tombstone(path.stem, "", "an unknown day")
+def _came_back(name: str, stone: Tombstone) -> MailboxError:
+    return MailboxError(
+        f"The mailbox {stone.name} was shredded on {stone.when_and_why}; it stays closed.",
+        details="Files of it are here again, such as from a backup. Its keys are destroyed.",
+        resolution=f"`mailbox shred {name}` removes the files; a new mailbox of that name needs "
+        "`mailbox onboard --reuse-name`.",
+        code="profile-shredded",
+        exit_code=Exit.NOT_FOUND,
+    )
 
 
 def parse_toml(content: bytes, what: str) -> dict[str, Any]:

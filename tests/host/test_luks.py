@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.host import process, volumes
+from sandbox.host import process, volume_end, volumes
 from sandbox.host.vault import Vault
 from sandbox.model.errors import MailboxError
 from tests.host.conftest import need
@@ -112,3 +112,34 @@ def test_a_size_that_cannot_be_is_a_sentence(tmp_path: Path, key: bytes) -> None
         volumes.create(path, 2**62, key)
     assert refused.value.code in ("volume-not-made", "disk-full")
     assert refused.value.details and list(tmp_path.iterdir()) == []
+
+
+def test_the_end_of_a_volume_is_seen(volume: Path, key: bytes) -> None:
+    seen = volume_end.describe(volume)
+    done = cryptsetup("luksUUID", str(volume))
+    assert seen["volume_id"] == done.stdout.decode().strip()
+    assert (seen["cipher"], seen["key_bits"], seen["keyslots"]) == ("aes-xts-plain64", 256, 1)
+    assert volume_end.opens(volume, key) is True
+    assert volume_end.opens(volume, Vault.new_key()) is False
+    volumes.erase_header(volume)
+    assert volume_end.opens(volume, key) is False and volume_end.describe(volume) == {}
+
+
+def test_a_volume_with_a_comma_in_its_path_is_tried_too(tmp_path: Path, key: bytes) -> None:
+    need("qemu-img", "qemu-io")
+    path = tmp_path / "a,b" / "x,y.luks"
+    process.run(["mkdir", str(path.parent)])
+    plain = tmp_path / "plain.luks"
+    volumes.create(plain, SIZE, key)
+    plain.rename(path)
+    assert volume_end.opens(path, key) is True
+
+
+def test_blocks_are_given_back(volume: Path, key: bytes) -> None:
+    qemu_io(volume, key, "write -P 0x41 0 8M")
+    before = volume.stat()
+    if not volume_end.discard(volume):
+        pytest.skip("this file system cannot punch holes")
+    after = volume.stat()
+    assert after.st_size == before.st_size and after.st_blocks * 512 < 1024**2
+    assert volume_end.discard(volume.with_name("none")) is None

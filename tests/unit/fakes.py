@@ -18,7 +18,8 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 from unittest import mock
 
-from sandbox.host import keyslots, luks, process, volumes
+from sandbox.host import keyslots, luks, process, volume_end, volumes
+from sandbox.host.leftovers import Folders, Leftovers
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import KeyChoice, Wish
 from sandbox.model.endpoints import Endpoint
@@ -26,6 +27,7 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys, Key
 from sandbox.model.machine import Image, MachineSpec, MachineState, domain_name
 from sandbox.model.profile import Account, Display, Machine, Policy, Settings
+from sandbox.model.remains import Searched, Sought
 from sandbox.state.paths import Paths
 from sandbox.state.records import Records
 from tests.unit.fake_luks import PAYLOAD, add_slot, kill_slot, luks_bytes
@@ -202,6 +204,40 @@ class FakeKeyslots:
 
         with mock.patch.object(keyslots, "_amend", amend):
             keyslots.kill(path, slot, opening)
+
+
+class FakeRemains:
+    """The real search and clearing, in a home below the world's root."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        base = world.root / "home"
+        folders = Folders(base / "config", base / "data", base / "cache", base / "runtime")
+        self._real = Leftovers("qemu:///session", folders)
+
+    def describe(self, volume: Path) -> Mapping[str, Any]:
+        return volume_end.describe(volume)
+
+    def opens(self, volume: Path, key: bytes) -> bool | None:
+        try:
+            return opens(volume, key) if volume.exists() else None
+        except luks.BadHeaderError:
+            return False
+
+    def discard(self, volume: Path) -> bool | None:
+        with self._world.change("remains.discard"):
+            return True if volume.exists() else None
+
+    def clear(self, domain: str, identity: str, pictures: Mapping[Path, str]) -> dict[str, int]:
+        with self._world.change("remains.clear"):
+            return self._real.clear(domain, identity, pictures)
+
+    def places(self) -> tuple[Path, ...]:
+        return self._real.places()
+
+    def search(self, sought: Sought) -> Searched:
+        with self._world.change("remains.search"):
+            return self._real.search(sought)
 
 
 def opens(path: Path, key: bytes) -> bool:
@@ -562,6 +598,7 @@ def make_house(world: World) -> House:
         vault=FakeVault(world),
         volumes=FakeVolumes(world),
         keyslots=FakeKeyslots(world),
+        remains=FakeRemains(world),
         machines=FakeMachines(world),
         wardens=FakeWardens(world),
         images=FakeImages(world),

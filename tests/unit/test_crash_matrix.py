@@ -23,6 +23,7 @@ from sandbox.lifecycle.shred import shred
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import domain_name
 from sandbox.model.secrets import ITEMS, VOLUME_KEY
+from sandbox.state import files
 from tests.unit.fakes import EXIT_KILLED, NAME, World, mails, make_house, make_wish, opens
 
 Verb = Callable[[House], object]
@@ -162,6 +163,7 @@ def _scene(scene: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         shutil.copytree(made, folder)
     else:
         folder.mkdir()
+        files.replace(folder / "home/cache/libvirt/qemu/log" / f"{domain_name(NAME)}.log", b"x")
         for verb in BEFORE[scene]:
             VERBS[verb](make_house(world))
         shutil.copytree(folder, made)
@@ -259,6 +261,11 @@ def _assert_tidy(world: World, where: str) -> None:
         assert not running and state["vault"] == {}, where
         assert [p.name for p in house.paths.data.rglob("*") if not p.is_dir()] == [], where
         assert not house.paths.gnupg(NAME).exists(), where
+        stones = house.records.tombstones.all(NAME)
+        ended = history.last("shred", outcome="done")
+        assert len(stones) == (1 if ended else 0), where
+        noted = list((world.root / "home").rglob(f"{domain_name(NAME)}*"))
+        assert not (ended and noted), where
 
 
 def _assert_whole(house: House, state: dict[str, dict[str, str]], where: str) -> None:

@@ -15,8 +15,10 @@ from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import observe, observe_all
 from sandbox.lifecycle.onboard import KeyChoice, onboard
 from sandbox.lifecycle.open import open_mailbox
+from sandbox.lifecycle.picture import save_screenshot
 from sandbox.lifecycle.settle import find_name, repair
 from sandbox.lifecycle.shred import shred
+from sandbox.lifecycle.shredding import Order
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.machine import MachineState, domain_name
 from sandbox.model.secrets import ITEMS, VOLUME_KEY
@@ -551,6 +553,86 @@ class TestShred:
                 onboarded.vault.delete(identity, kind)
         shred(onboarded, NAME)
         assert_nothing_made(onboarded, world)
+
+    def test_a_second_shredding_of_a_name_leaves_the_first_on_record(
+        self, onboarded: House, world: World
+    ) -> None:
+        first = onboarded.records.load(NAME).id
+        shred(onboarded, NAME, Order("contract ended", "Anna"))
+        onboard(onboarded, make_wish(reuse_name=True))
+        second = onboarded.records.load(NAME).id
+        shred(onboarded, NAME, Order("a mistake"))
+        stones = onboarded.records.tombstones.all(NAME)
+        assert [(each.profile_id, each.because) for each in stones] == [
+            (str(first), "contract ended"),
+            (str(second), "a mistake"),
+        ]
+        with pytest.raises(MailboxError, match="a mistake"):
+            onboard(onboarded, make_wish())
+
+    def test_files_that_come_back_do_not_revive_it(
+        self, onboarded: House, world: World, tmp_path: Path
+    ) -> None:
+        paths = onboarded.paths
+        backup = {
+            path: path.read_bytes()
+            for folder in (paths.config, paths.data)
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        shred(onboarded, NAME, Order("contract ended"))
+        for path, content in backup.items():
+            files.replace(path, content)
+        assert observe(onboarded, NAME).state == "shredded"
+        for verb in (
+            lambda: open_mailbox(onboarded, NAME, headless=True),
+            lambda: onboarded.records.load(NAME),
+        ):
+            with pytest.raises(MailboxError, match="contract ended") as refused:
+                verb()
+            assert code_of(refused) == "profile-shredded"
+        shred(onboarded, NAME)
+        assert_nothing_made(onboarded, world)
+
+    def test_what_libvirt_and_the_viewer_noted_goes(self, opened: House, world: World) -> None:
+        home = world.root / "home"
+        log = home / "cache/libvirt/qemu/log" / f"{DOMAIN}.log"
+        files.replace(log, b"x")
+        picture = world.root / "picture.png"
+        save_screenshot(opened, NAME, picture, lambda ppm: ppm)
+        result = shred(opened, NAME)
+        assert not log.exists() and not picture.exists()
+        assert result.facts["left"] == []
+
+    def test_it_looks_and_says_what_it_found(self, opened: House, world: World) -> None:
+        note = opened.paths.config / "templates" / "mine.toml"
+        files.replace(note, b"# for anna@kunde.test")
+        result = shred(opened, NAME)
+        assert result.facts["left"] == [{"path": str(note), "kind": "address"}]
+        assert "still named" in result.summary and any(str(note) in said for said in world.warned)
+        done = opened.journal(NAME).read().last("shred", "done", step="look")
+        assert done and done.facts and "address" in done.facts["identifiers"]
+
+    def test_its_own_records_are_no_finding(self, opened: House, world: World) -> None:
+        shred(opened, NAME)
+        onboard(opened, make_wish(reuse_name=True))
+        assert shred(opened, NAME).facts["left"] == []
+
+    def test_the_old_key_is_tried_before_and_after(self, opened: House) -> None:
+        shred(opened, NAME)
+        history = opened.journal(NAME).read()
+        facts = {e.step: e.facts or {} for e in history.entries if e.verb == "shred" and e.facts}
+        assert facts["keyring"]["opened_before"] is True
+        assert facts["header"]["opened_after"] is False and facts["header"]["erased"] is True
+
+    def test_a_volume_that_stays_readable_is_not_called_shredded(
+        self, opened: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(opened.volumes, "erase_header", lambda _path: True)
+        with pytest.raises(MailboxError) as refused:
+            shred(opened, NAME)
+        assert code_of(refused) == "erase-failed"
+        assert opened.paths.volume(NAME).exists()
 
 
 class TestObserve:
