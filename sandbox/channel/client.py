@@ -126,11 +126,13 @@ class WardenClient:
                     on_event(event)
             return _provision_result(call.exit, events)
 
-    def shutdown(self, deadline_s: float) -> bool:
-        """Ask the guest to close its client and power off; say whether it did."""
+    def shutdown(self, deadline_s: float, on_event: Callable[[GuestEvent], None]) -> bool:
+        """Ask the guest to close its client and power off, hand on what it says; say if it did."""
         with self._ask(Request(Op.SHUTDOWN, deadline_s=deadline_s), deadline_s + SLACK_S) as call:
-            for _frame in call.frames():
-                pass
+            for frame in call.frames():
+                event = parse_event(frame.payload) if frame.stream is Stream.EVENT else None
+                if event is not None:
+                    on_event(event)
             return call.exit.get("shut_down") is True
 
     def stop(self, timeout: float = 15.0) -> None:

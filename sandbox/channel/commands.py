@@ -94,10 +94,12 @@ async def provision(channel: Channel, peer: Peer, deadline_s: float) -> dict[str
 async def shut_down(channel: Channel, peer: Peer, deadline_s: float) -> dict[str, Any]:
     """Ask the guest to close its client and power off; a channel that breaks then is a success."""
 
+    events = _EventRelay(peer)
+
     async def relay(process: Process) -> None:
         process.stdin.write_eof()
         async with asyncio.TaskGroup() as pumps:
-            pumps.create_task(_discard(process.stdout))
+            pumps.create_task(events.relay(process.stdout))
             pumps.create_task(_discard(process.stderr))
 
     command = command_line((GUEST_PROGRAM, "shutdown"), "root")
@@ -211,7 +213,7 @@ async def _discard(source: asyncssh.SSHReader[bytes]) -> None:
 
 
 class _EventRelay:
-    """Checks the output of `provision` and passes on what is known, up to a bound."""
+    """Checks the output of the guest's program and passes on what is known, up to a bound."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any
 
@@ -19,6 +19,39 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        """As click's, but wrong usage is a JSON object, too, where JSON was asked for."""
+        given = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(given, **extra | {"standalone_mode": False})
+        except click.ClickException as error:
+            sys.exit(_report_usage(error, as_json=_wants_json(given)))
+        except click.Abort:
+            sys.exit(Exit.INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in ours
+
+
+def _report_usage(error: click.ClickException, *, as_json: bool) -> int:
+    if not as_json:
+        error.show()
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "mailbox"
+    Printer(as_json=True).error(
+        MailboxError(
+            error.format_message(),
+            resolution=f"`{command} --help` explains it.",
+            code="usage",
+            exit_code=Exit.USAGE,
+        )
+    )
+    return error.exit_code
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -78,16 +111,20 @@ def _run(printer: Printer, action: Callable[[], int | None]) -> int:
         return Exit.FAILED
 
 
-NAME = click.argument("name", metavar="NAME", shell_complete=lambda *_: _profile_names())
-
-
-def _profile_names() -> list[str]:
+def _profile_names(_context: object, _parameter: object, incomplete: str) -> list[str]:
     from sandbox.cli.compose import compose
 
     try:
-        return compose(Printer()).records.names()
+        known = compose(Printer()).records.names()
     except MailboxError:
         return []
+    return [name for name in known if name.casefold().startswith(incomplete.casefold())]
+
+
+NAME = click.argument("name", metavar="NAME", shell_complete=_profile_names)
+OPTIONAL_NAME = click.argument(
+    "name", metavar="[NAME]", required=False, shell_complete=_profile_names
+)
 
 
 def main() -> None:

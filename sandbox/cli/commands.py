@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from sandbox.cli.app import NAME, verb
+from sandbox.cli.app import NAME, OPTIONAL_NAME, verb
 from sandbox.cli.compose import compose
 from sandbox.cli.handover import CODE_TO, recipient
 from sandbox.cli.onboarding import Answers
-from sandbox.cli.output import Printer
+from sandbox.cli.output import Kept, Printer
+from sandbox.lifecycle.house import Result
 from sandbox.model.errors import Exit, MailboxError
 
 _HEADLESS = click.option("--headless", is_flag=True, help="Show no window (servers, tests).")
@@ -152,29 +153,32 @@ def open_(printer: Printer, name: str, headless: bool) -> None:
 
 
 @verb(
-    click.argument("name", required=False, shell_complete=lambda *_: []),
+    OPTIONAL_NAME,
     click.option("--all", "everyone", is_flag=True, help="Close every open mailbox."),
 )
 def close(printer: Printer, name: str | None, everyone: bool) -> int:
     """Close a mailbox: its machine is gone, its key out of memory."""
     from sandbox.lifecycle.close import close as close_mailbox
+    from sandbox.lifecycle.close import names_to_close
 
+    if bool(name) == everyone:
+        raise click.UsageError("Give either a NAME or --all.")
     house = compose(printer)
-    names = house.records.names() if everyone else [name] if name else []
-    if not names and not everyone:
-        raise click.UsageError("Give a NAME, or --all.")
-    worst = 0
-    for each in names:
-        try:
-            with printer.working():
-                result = close_mailbox(house, each)
-            printer.result(result)
-        except MailboxError as error:
-            if not everyone:
-                raise
-            printer.error(error)
-            worst = max(worst, error.exit_code)
-    return worst
+    if name:
+        with printer.working():
+            result = close_mailbox(house, name)
+        printer.result(result)
+        return Exit.OK
+    with printer.results("close", "There is no mailbox to close.") as results:
+        for each in names_to_close(house):
+            try:
+                with printer.working():
+                    result = close_mailbox(house, each)
+            except MailboxError as error:
+                results.failed(each, error)
+            else:
+                results.add(result)
+    return results.exit_code
 
 
 @verb()
@@ -186,7 +190,7 @@ def list_(printer: Printer) -> None:
     print_list(printer, observe_all(compose(printer)))
 
 
-@verb(click.argument("name", required=False))
+@verb(OPTIONAL_NAME)
 def status(printer: Printer, name: str | None) -> None:
     """Tell the state of one mailbox closely, or of all."""
     from sandbox.cli.views import print_list, print_status
@@ -216,22 +220,28 @@ def show(printer: Printer, name: str) -> None:
 def run(printer: Printer, name: str, root: bool, command: tuple[str, ...]) -> int:
     """Run a command in an open mailbox's machine: mailbox run NAME -- CMD...
 
-    Its input, output and exit code pass through. What comes out was made by the machine: treat
-    it as you treat a mail from a stranger.
+    Its input, output and exit code pass through; with --json the output is in the report. What
+    comes out was made by the machine: treat it as you treat a mail from a stranger.
     """
     house = compose(printer)
     known = house.records.load(name).name
     warden = house.wardens.find(house.paths.control_socket(known))
+    kept = (Kept(), Kept()) if printer.as_json else None
     try:
-        return warden.run(
+        code = warden.run(
             command,
             user="root" if root else "mail-user",
             stdin=None if sys.stdin.isatty() else sys.stdin.buffer,
-            stdout=sys.stdout.buffer,
-            stderr=sys.stderr.buffer,
+            stdout=kept[0] if kept else sys.stdout.buffer,
+            stderr=kept[1] if kept else sys.stderr.buffer,
         )
     except MailboxError as error:
         raise _if_closed(error, known) from None
+    if kept:
+        facts = {"exit_code": code, "stdout": kept[0].text, "stderr": kept[1].text}
+        facts["cut"] = any(each.cut for each in kept)
+        printer.result(Result("run", known, f"The command ended with {code}.", facts))
+    return code
 
 
 def _if_closed(error: MailboxError, name: str) -> MailboxError:
@@ -296,13 +306,18 @@ def _confirm(printer: Printer, name: str) -> None:
         )
 
 
-@verb(click.argument("name", required=False))
+@verb(OPTIONAL_NAME)
 def repair(printer: Printer, name: str | None) -> None:
-    """Finish or undo what a killed command left."""
+    """Finish or undo what a killed command left, in one mailbox or in all."""
     from sandbox.lifecycle.settle import repair as repair_mailboxes
 
-    for result in repair_mailboxes(compose(printer), name):
-        printer.result(result)
+    done = repair_mailboxes(compose(printer), name)
+    if name:
+        printer.result(done[0])
+        return
+    with printer.results("repair", "Nothing was left unfinished.") as results:
+        for result in done:
+            results.add(result)
 
 
 @verb(NAME)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from sandbox.lifecycle.observe import observe_all
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import Image
 from sandbox.model.names import human_size
+
+if TYPE_CHECKING:
+    from sandbox.host.images import Damaged
 
 
 @cli.group()
@@ -28,11 +32,20 @@ def _on_images(
     return _verb_of(image, decorators)
 
 
-_WHICH = click.argument("image_id", metavar="IMAGE", required=False)
+def _image_names(_context: object, _parameter: object, incomplete: str) -> list[str]:
+    try:
+        folder = compose(Printer()).paths.images
+    except MailboxError:
+        return []
+    names = [f"{each.client}-{each.id}" for each in _all_images(folder)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+_WHICH = click.argument("image_id", metavar="[IMAGE]", required=False, shell_complete=_image_names)
 
 
 @_on_images(
-    click.argument("client", default="thunderbird"),
+    click.argument("client", metavar="[CLIENT]", default="thunderbird"),
     click.option("--rebuild", is_flag=True, help="Build anew, to take in updated packages."),
 )
 def build(printer: Printer, client: str, rebuild: bool) -> None:
@@ -50,42 +63,54 @@ def build(printer: Printer, client: str, rebuild: bool) -> None:
 @_on_images()
 def list_(printer: Printer) -> None:
     """List the images, the newest first, and who was opened with them last."""
-    from sandbox.host import images
-
     house = compose(printer)
-    users = _users(house)
-    found = images.list_images(house.paths.images)
+    users, found = _users(house), _all_images(house.paths.images)
     if printer.as_json:
         printer.document([_facts(each) | {"used_by": users.get(each.id, [])} for each in found])
         return
     if not found:
         printer.line("There is no image yet. `mailbox image build` makes one.")
         return
-    rows = [_row(each, users) for each in found]
-    printer.table(("IMAGE", "BUILT (UTC)", "SIZE", "LAST USED BY"), rows)
+    printer.table(("IMAGE", "BUILT (UTC)", "SIZE", "LAST USED BY"), [_row(e, users) for e in found])
+    for each in found:
+        if not isinstance(each, Image):
+            printer.warn(f"{each.error.brief} {each.error.details}")
 
 
-def _row(each: Image, users: dict[str, Any]) -> tuple[str, ...]:
-    built = each.built[:16].replace("T", " ")
+def _row(each: Image | Damaged, users: dict[str, Any]) -> tuple[str, ...]:
+    built = each.built[:16].replace("T", " ") if isinstance(each, Image) else "damaged"
     used_by = ", ".join(users.get(each.id, [])) or "-"
     return (f"{each.client}-{each.id}", built, human_size(_size(each)), used_by)
 
 
 @_on_images(_WHICH)
-def verify(printer: Printer, image_id: str | None) -> None:
+def verify(printer: Printer, image_id: str | None) -> int:
     """Check every file of an image, or of all, against its manifest."""
+    house = compose(printer)
+    with printer.results("image verify", "There is no image yet.") as results:
+        for each in _chosen(house, image_id):
+            name = f"{each.client}-{each.id}"
+            try:
+                _verify(printer, each)
+            except MailboxError as error:
+                results.failed(name, error)
+            else:
+                summary = f"The image {name} is as it was built."
+                results.add(Result("image verify", name, summary, _facts(each)))
+    return results.exit_code
+
+
+def _verify(printer: Printer, each: Image | Damaged) -> None:
     from sandbox.host import images
 
-    house = compose(printer)
-    for each in _chosen(house, image_id):
-        with printer.working():
-            printer.step(f"Verifying {each.client}-{each.id}")
-            images.verify(each)
-        summary = f"The image {each.client}-{each.id} is as it was built."
-        printer.result(Result("image verify", each.client, summary, _facts(each)))
+    if not isinstance(each, Image):
+        raise each.error
+    with printer.working():
+        printer.step(f"Verifying {each.client}-{each.id}")
+        images.verify(each)
 
 
-@_on_images(click.argument("image_id", metavar="IMAGE"))
+@_on_images(click.argument("image_id", metavar="IMAGE", shell_complete=_image_names))
 def remove(printer: Printer, image_id: str) -> None:
     """Remove an image that no mailbox needs any more."""
     from sandbox.host import images
@@ -109,20 +134,26 @@ def remove(printer: Printer, image_id: str) -> None:
     printer.result(Result("image remove", chosen.client, summary, {"id": chosen.id}))
 
 
-def _chosen(house: House, image_id: str | None) -> Any:
+def _all_images(folder: Path) -> list[Image | Damaged]:
     from sandbox.host import images
 
-    found = images.list_images(house.paths.images)
-    if image_id is None and found:
+    return [*images.list_images(folder), *images.list_damaged(folder)]
+
+
+def _chosen(house: House, image_id: str | None) -> list[Image | Damaged]:
+    found = _all_images(house.paths.images)
+    if image_id is None:
         return found
     chosen = [
         each
         for each in found
-        if image_id and (each.id.startswith(image_id) or f"{each.client}-{each.id}" == image_id)
+        if each.id.startswith(image_id) or f"{each.client}-{each.id}" == image_id
     ]
     if len(chosen) != 1:
         raise MailboxError(
-            f"There is no image {image_id!r}." if image_id else "There is no image yet.",
+            f"{len(chosen)} images have an id that begins with {image_id!r}."
+            if chosen
+            else f"There is no image {image_id!r}.",
             resolution="`mailbox image list` shows those there are.",
             code="image-unknown",
             exit_code=Exit.NOT_FOUND,
@@ -138,15 +169,17 @@ def _users(house: House) -> dict[str, Any]:
     return users
 
 
-def _size(made: Image) -> int:
+def _size(made: Image | Damaged) -> int:
     return sum(path.stat().st_size for path in made.folder.iterdir() if path.is_file())
 
 
-def _facts(made: Image) -> dict[str, Any]:
+def _facts(made: Image | Damaged) -> dict[str, Any]:
+    damage = "" if isinstance(made, Image) else f"{made.error.brief} {made.error.details}"
     return {
         "id": made.id,
         "client": made.client,
-        "built": made.built,
+        "built": made.built if isinstance(made, Image) else None,
         "size": _size(made),
         "folder": str(made.folder),
+        "damaged": damage or None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.lifecycle.house import Result
-from sandbox.model.errors import MailboxError
+from sandbox.model.errors import Exit, MailboxError
 
 # The terminal itself, whatever the streams are redirected to (tty(4)).
 TERMINAL = "/dev/tty"
@@ -93,13 +94,13 @@ class Printer:
         print(text)
 
     def document(self, value: Any) -> None:
-        """A JSON document."""
-        print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        """A JSON document; in ASCII, so that text from a guest cannot steer a terminal."""
+        print(json.dumps(value, indent=2, default=str))
 
     def result(self, result: Result) -> None:
         """What a verb did."""
         if self.as_json:
-            self.document({"ok": True, **asdict(result)})
+            self.document(_result_fields(result))
             return
         self.line(result.summary)
         if self.verbose:
@@ -109,13 +110,23 @@ class Printer:
     def error(self, error: MailboxError) -> None:
         """What went wrong, what it means, what to do."""
         if self.as_json:
-            fields = ("code", "brief", "details", "resolution")
-            self.document({"ok": False, "error": {name: getattr(error, name) for name in fields}})
+            self.document(_error_fields(error))
             return
         self.note(f"Error: {error.brief}")
         for text in (error.details, error.resolution):
             if text:
                 self.note(text)
+
+    @contextmanager
+    def results(self, verb: str, nothing: str) -> Iterator[Results]:
+        """What a verb did to several: a line each as it comes, or all in one JSON document."""
+        gathered = Results(self)
+        yield gathered
+        if self.as_json:
+            ok = gathered.exit_code == Exit.OK
+            self.document({"ok": ok, "verb": verb, "results": gathered.documents})
+        elif not gathered.documents:
+            self.line(nothing)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under headings, aligned; plain text, so that it can be piped."""
@@ -132,3 +143,56 @@ class Printer:
             self.line(f"{name:<{width}}  {first}".rstrip())
             for line in more:
                 self.line(f"{'':<{width}}  {line}")
+
+
+class Kept(io.BytesIO):
+    """Keeps what a guest writes, up to `LIMIT` bytes, for a JSON report."""
+
+    LIMIT = 16 * 1024 * 1024
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = False
+
+    def write(self, untrusted_data: Any) -> int:
+        """Keep it, or the part that still fits."""
+        room = self.LIMIT - self.tell()
+        self.cut = self.cut or len(untrusted_data) > room
+        super().write(untrusted_data[:room])
+        return len(untrusted_data)
+
+    @property
+    def text(self) -> str:
+        """All that was kept; what is not UTF-8 is replaced."""
+        return self.getvalue().decode(errors="replace")
+
+
+class Results:
+    """Gathers what a verb did to several; `exit_code` is the highest of those that failed."""
+
+    def __init__(self, printer: Printer) -> None:
+        self.documents: list[dict[str, Any]] = []
+        self.exit_code: int = Exit.OK
+        self._printer = printer
+
+    def add(self, result: Result) -> None:
+        """One that went well."""
+        self.documents.append(_result_fields(result))
+        if not self._printer.as_json:
+            self._printer.result(result)
+
+    def failed(self, name: str, error: MailboxError) -> None:
+        """One that failed; the others go on."""
+        self.documents.append({**_error_fields(error), "name": name})
+        self.exit_code = max(self.exit_code, error.exit_code)
+        if not self._printer.as_json:
+            self._printer.error(error)
+
+
+def _result_fields(result: Result) -> dict[str, Any]:
+    return {"ok": True, **asdict(result)}
+
+
+def _error_fields(error: MailboxError) -> dict[str, Any]:
+    fields = ("code", "brief", "details", "resolution")
+    return {"ok": False, "error": {name: getattr(error, name) for name in fields}}

@@ -30,6 +30,22 @@ _FOLDER_NAME = re.compile(r"[a-z][a-z0-9]{0,31}-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
+class Damaged:
+    """A folder that is named as an image and cannot be used as one, with the reason."""
+
+    folder: Path
+    error: MailboxError
+
+    @property
+    def client(self) -> str:
+        return self.folder.name.rpartition("-")[0]
+
+    @property
+    def id(self) -> str:
+        return self.folder.name.rpartition("-")[2]
+
+
+@dataclass(frozen=True)
 class ImageStore:
     """The images of one user, as the lifecycle asks for them."""
 
@@ -84,13 +100,26 @@ def load(folder: Path) -> Image:
 
 
 def list_images(images: Path) -> list[Image]:
-    """All usable images, the newest first; a broken one is left out."""
-    found = []
-    for folder in images.iterdir() if images.is_dir() else ():
-        if _FOLDER_NAME.fullmatch(folder.name):
-            with contextlib.suppress(MailboxError):
-                found.append(load(folder))
+    """All usable images, the newest first; a broken one is in `list_damaged`."""
+    found = [each for each in map(_look, _folders(images)) if isinstance(each, Image)]
     return sorted(found, key=lambda image: (image.built, image.id), reverse=True)
+
+
+def list_damaged(images: Path) -> list[Damaged]:
+    """All images that cannot be used, by name."""
+    return [each for each in map(_look, _folders(images)) if isinstance(each, Damaged)]
+
+
+def _folders(images: Path) -> list[Path]:
+    found = images.iterdir() if images.is_dir() else ()
+    return sorted(folder for folder in found if _FOLDER_NAME.fullmatch(folder.name))
+
+
+def _look(folder: Path) -> Image | Damaged:
+    try:
+        return load(folder)
+    except MailboxError as error:
+        return Damaged(folder, error)
 
 
 def newest(client: str, images: Path) -> Image:
@@ -126,8 +155,8 @@ def verify(image: Image) -> None:
         raise image_manifest.damaged(image.folder, f"Not as it was built: {', '.join(wrong)}.")
 
 
-def remove(image: Image) -> None:
-    """Remove an image: first from sight, then its files."""
+def remove(image: Image | Damaged) -> None:
+    """Remove an image, usable or not: first from sight, then its files."""
     gone = image.folder.with_name(f"{_BUILD_PREFIX}removed-{image.folder.name}")
     with files.readable_errors(image.folder):
         image.folder.rename(gone)

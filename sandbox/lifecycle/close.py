@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from dataclasses import dataclass
 from typing import Any
 
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import Observation, observe
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.machine import MachineState
+from sandbox.model.machine import MachineState, profile_of_domain
+from sandbox.model.names import name_problem, same_name
 
 # Emulated machines are slow to close a mail client; a hanging one is ended after this.
 SHUTDOWN_DEADLINE_S = 90.0
 _POWEROFF_DEADLINE_S = 20.0
+# What a guest may warn of while it closes, and what it means.
+_WARNINGS = {
+    "client-killed": "The mail client did not close in time and was ended; what was typed last "
+    "may be missing.",
+    "volume-busy": "The volume could not be put away cleanly; its file system is checked at the "
+    "next open.",
+}
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a close went: `clean` when the guest put everything away and ended by itself."""
+
+    clean: bool
+    warnings: tuple[dict[str, str], ...] = ()
+
+    @property
+    def remark(self) -> str:
+        """What was not clean, for the summary; empty when all was."""
+        told = [_WARNINGS[each["code"]] for each in self.warnings if each["code"] in _WARNINGS]
+        hard = "It had to be ended hard; its file system is checked at the next open."
+        return "" if self.clean else " ".join(dict.fromkeys(told)) or hard
 
 
 def plan_close(seen: Observation) -> Plan:
@@ -33,21 +58,46 @@ def plan_close(seen: Observation) -> Plan:
 
 def close(house: House, name: str) -> Result:
     """Close the mailbox; one that is closed stays so."""
-    from sandbox.lifecycle.settle import settle_name
-
-    known = settle_name(house, name)
+    known = _known_name(house, name)
     with house.locked(known, "close"):
         seen = observe(house, known)
         if is_closed(house, seen):
             return Result("close", known, f"{known} is closed.", {"already": True})
-        clean = close_locked(house, seen)
-    facts = {"already": False, "clean": clean}
-    how = "" if clean else " It had to be ended hard; its file system is checked at the next open."
-    return Result("close", known, f"{known} is closed.{how}", facts)
+        ended = close_locked(house, seen)
+    facts = {"already": False, "clean": ended.clean, "warnings": list(ended.warnings)}
+    return Result("close", known, f"{known} is closed. {ended.remark}".strip(), facts)
 
 
-def close_locked(house: House, seen: Observation) -> bool:
-    """Close under a lock that the caller holds; returns whether the guest ended by itself."""
+def names_to_close(house: House) -> list[str]:
+    """Every profile, and every machine of ours whose profile's file is gone."""
+    names = house.records.names()
+    return [*names, *(each for each in _running_names(house) if each not in names)]
+
+
+def _known_name(house: House, name: str) -> str:
+    """The name as it is written; a machine whose profile's file is gone can still be closed."""
+    from sandbox.lifecycle.settle import settle_name
+
+    try:
+        return settle_name(house, name)
+    except MailboxError as error:
+        if error.code not in ("profile-unknown", "profile-shredded"):
+            raise
+        left: list[str] = []
+        with contextlib.suppress(MailboxError):  # what is said is that the name is not known
+            left = [each for each in _running_names(house) if same_name(each, name)]
+        if not left:
+            raise
+        return left[0]
+
+
+def _running_names(house: House) -> list[str]:
+    named = (profile_of_domain(each, house.paths.home_tag) for each in house.machines.states())
+    return sorted(name for name in named if name and not name_problem(name))
+
+
+def close_locked(house: House, seen: Observation) -> Closing:
+    """Close under a lock that the caller holds."""
     work = _Closing(house, seen.name)
     run(plan_close(seen), work.effects(), house.journal(seen.name), house.progress)
     after = observe(house, seen.name)
@@ -58,7 +108,7 @@ def close_locked(house: House, seen: Observation) -> bool:
             code="not-closed",
             exit_code=Exit.MACHINE,
         )
-    return work.clean
+    return Closing(work.clean and not work.warnings, tuple(work.warnings))
 
 
 def is_closed(house: House, seen: Observation) -> bool:
@@ -76,6 +126,7 @@ class _Closing:
 
     def __init__(self, house: House, name: str) -> None:
         self.clean = False
+        self.warnings: list[dict[str, str]] = []
         self._house = house
         self._name = name
 
@@ -90,13 +141,18 @@ class _Closing:
     def _shut_down(self) -> dict[str, Any]:
         warden = self._house.wardens.find(self._house.paths.control_socket(self._name))
         try:
-            asked = warden.shutdown(SHUTDOWN_DEADLINE_S)
+            asked = warden.shutdown(SHUTDOWN_DEADLINE_S, self._on_event)
         except MailboxError as error:
             self._house.progress.warn(f"The machine did not close by itself: {error.brief}")
             return {"clean": False, "code": error.code}
         domain = self._house.domain(self._name)
         self.clean = asked and self._house.machines.wait_gone(domain, _POWEROFF_DEADLINE_S)
-        return {"clean": self.clean}
+        return {"clean": self.clean, "warnings": [each["code"] for each in self.warnings]}
+
+    def _on_event(self, event: Any) -> None:
+        if event.kind in ("warning", "error"):
+            self.warnings.append({"code": event.code, "message": event.message})
+            self._house.progress.warn(f"The machine says: {event.message}")
 
     def _end_warden(self) -> None:
         control = self._house.paths.control_socket(self._name)

@@ -57,6 +57,14 @@ class MachineSpec:
     hardware: bool
 
 
+def profile_of_domain(domain: str, home_tag: str = "") -> str | None:
+    """The inverse of `domain_name`; None for a domain that is not of this home."""
+    if not domain.startswith("mailbox-"):
+        return None
+    name, _, tag = domain.removeprefix("mailbox-").partition("+")
+    return name if tag == home_tag else None
+
+
 def domain_name(profile_name: str, home_tag: str = "") -> str:
     """The libvirt domain name of a profile's machine.
 

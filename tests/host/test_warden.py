@@ -255,6 +255,10 @@ def send_all(conn: socket.socket, data: bytes) -> None:
     conn.shutdown(socket.SHUT_WR)
 
 
+def nothing_said(event: GuestEvent) -> None:
+    raise AssertionError(event)
+
+
 def read_all(conn: socket.socket) -> bytes:
     data = b""
     while part := conn.recv(65536):
@@ -407,7 +411,7 @@ def test_a_guest_that_never_finishes_is_silent(
     start()
     client.wait_ready(PATIENCE_S)
     assert refused_code(lambda: provision(client, {}, 0.2)) == "machine-silent"
-    assert client.shutdown(0.2) is False
+    assert client.shutdown(0.2, nothing_said) is False
     assert run(client, "true")[0] == 0
 
 
@@ -415,17 +419,21 @@ def test_a_guest_that_never_finishes_is_silent(
 def test_shutdown_is_done_when_the_channel_is_gone(
     guest: Guest, start: Starter, client: WardenClient, folder: Path
 ) -> None:
-    guest.program("mailbox-guest", f"#!/bin/sh\n: > {folder}/down\n")
+    warning = '{"event":"warning","code":"client-killed","message":"ended"}'
+    program = f"#!/bin/sh\necho '{warning}'\necho noise\n: > {folder}/down\n"
+    guest.program("mailbox-guest", program)
     guest.start()
     process = start()
     client.wait_ready(PATIENCE_S)
+    said: list[GuestEvent] = []
 
     def power() -> None:
         eventually((folder / "down").exists, "the guest goes down")
         guest.power_off()
 
     threading.Thread(target=power, daemon=True).start()
-    assert client.shutdown(PATIENCE_S) is True
+    assert client.shutdown(PATIENCE_S, said.append) is True
+    assert [(each.kind, each.code) for each in said] == [("warning", "client-killed")]
     assert process.wait(PATIENCE_S) == 0
     eventually(lambda: nothing_left(folder), "the warden cleans up")
 

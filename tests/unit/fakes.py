@@ -52,6 +52,7 @@ class GuestManners:
     hangs: bool = False
     error: tuple[str, str] | None = None
     warnings: tuple[tuple[str, str], ...] = ()
+    last_words: tuple[tuple[str, str], ...] = ()
     dies: bool = False
 
 
@@ -406,7 +407,9 @@ class FakeWarden:
         warnings = [_event("warning", code=code, message=text) for code, text in guest.warnings]
         return SimpleNamespace(ok=True, warnings=warnings, error=None)
 
-    def shutdown(self, deadline_s: float) -> bool:
+    def shutdown(self, deadline_s: float, on_event: Callable[[Any], None]) -> bool:
+        for code, text in self._world.guest.last_words:
+            on_event(_event("warning", code=code, message=text))
         with self._world.change("warden.shutdown") as state:
             me = self._me(state)
             if self._world.guest.hangs or me["state"] != "ready":

@@ -273,7 +273,7 @@ class TestVerbs:
         assert document(run("open", NAME, "--headless", "--json"))["facts"]["already"] is True
         (seen,) = document(run("list", "--json"))
         assert seen["state"] == "open" and seen["address"] == "anna@kunde.test"
-        assert document(run("close", NAME, "--json"))["facts"] == {"already": False, "clean": True}
+        assert document(run("close", NAME, "--json"))["facts"]["clean"] is True
         assert run("close", "--all").exit_code == Exit.OK
         done = run("shred", NAME, "--yes", "--json")
         assert done.exit_code == Exit.OK and set(done_seconds(done)) >= {"keyring", "header"}
@@ -321,6 +321,28 @@ class TestVerbs:
         opened.paths.journal("aaa").mkdir()
         assert run("close", "--all").exit_code == Exit.FAILED
         assert list(world.state["machines"]) == [opened.domain("aaa")]
+        done = run("close", "--all", "--json")
+        assert done.exit_code == Exit.FAILED and document(done)["ok"] is False
+        failed, good = document(done)["results"]
+        assert (failed["name"], failed["error"]["code"]) == ("aaa", "file-error")
+        assert (good["name"], good["facts"]["already"]) == (NAME, True)
+
+    def test_close_all_finds_machines_without_a_profile(
+        self, run: Run, opened: House, world: World
+    ) -> None:
+        onboard(opened, make_wish("broken"))
+        open_mailbox(opened, "broken", headless=True)
+        opened.paths.profile("broken").write_text("name = 5")
+        opened.paths.profile(NAME).unlink()
+        assert run("close", "--all").exit_code == Exit.OK
+        assert world.state["machines"] == {} and world.state["wardens"] == {}
+
+    def test_a_machine_whose_profile_is_gone_is_closed_by_name(
+        self, run: Run, opened: House, world: World
+    ) -> None:
+        opened.paths.profile(NAME).unlink()
+        assert document(run("close", NAME.lower(), "--json"))["name"] == NAME
+        assert world.state["machines"] == {}
 
     def test_run_passes_output_and_status_through(self, run: Run, opened: House) -> None:
         done = run("run", NAME, "--root", "--", "ls", "-l")
@@ -328,6 +350,15 @@ class TestVerbs:
         opened.wardens.kill(opened.paths.control_socket(NAME))
         done = run("run", "--json", NAME, "--", "id")
         assert done.exit_code == Exit.MACHINE and error_of(done)["code"] == "machine-closed"
+
+    def test_run_reports_output_as_json(self, run: Run, opened: House) -> None:
+        said = document(run("run", NAME, "--json", "--", "ls", "-l"))
+        assert said["facts"] == {
+            "exit_code": 0,
+            "stdout": "mail-user: ls -l\n",
+            "stderr": "",
+            "cut": False,
+        }
 
     def test_a_screenshot_is_a_picture(self, run: Run, opened: House, tmp_path: Path) -> None:
         file = tmp_path / "a.png"
@@ -337,9 +368,12 @@ class TestVerbs:
         assert done.exit_code == Exit.FAILED and "could not be used" in done.stderr
 
     def test_repair_says_what_it_did(self, run: Run, onboarded: House) -> None:
-        assert run("repair").output == ""
+        assert "Nothing" in run("repair").stdout
+        assert document(run("repair", "--json")) == {"ok": True, "verb": "repair", "results": []}
         onboarded.journal(NAME).append("open", "begin", "1")
-        assert document(run("repair", "--json"))["facts"]["repaired"] is True
+        (done,) = document(run("repair", "--json"))["results"]
+        assert done["facts"]["repaired"] is True
+        assert document(run("repair", NAME, "--json"))["facts"]["repaired"] is False
 
     def test_the_journal_is_shown_and_a_broken_chain_said(self, run: Run, onboarded: House) -> None:
         assert "onboard" in run("log", NAME).stdout
@@ -347,6 +381,60 @@ class TestVerbs:
         path.write_bytes(path.read_bytes().replace(b'"begin"', b'"began"'))
         assert "broken at line 2" in run("log", NAME).stderr
         assert document(run("log", NAME, "--json"))["broken_at"] == 2
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            ("open", "--json"),
+            ("close", "--json"),
+            ("close", "--all", NAME, "--json"),
+            ("list", "--json", "--wat"),
+            ("image", "nonsense", "--json"),
+            ("nonsense", "--json"),
+            ("run", NAME, "--json"),
+            ("completion", "tcsh", "--json"),
+        ],
+    )
+    def test_wrong_usage_is_json_where_json_is_asked_for(
+        self, run: Run, wrong: tuple[str, ...]
+    ) -> None:
+        done = run(*wrong)
+        assert done.exit_code == Exit.USAGE and error_of(done)["code"] == "usage"
+        assert done.stderr == ""
+
+    def test_wrong_usage_is_text_otherwise(self, run: Run) -> None:
+        done = run("run", "--", NAME, "--json")
+        assert done.exit_code != Exit.OK and done.stdout == ""
+        done = run("open")
+        assert done.exit_code == Exit.USAGE and "Missing argument 'NAME'" in done.stderr
+
+
+class TestImages:
+    @pytest.fixture
+    def damaged(self, house: House) -> Path:
+        folder = house.paths.images / "thunderbird-0123456789abcdef"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{")
+        return folder
+
+    def test_a_damaged_image_is_listed(self, run: Run, damaged: Path) -> None:
+        (said,) = document(run("image", "list", "--json"))
+        assert said["id"] == "0123456789abcdef" and "manifest" in said["damaged"]
+        done = run("image", "list")
+        assert "damaged" in done.stdout and "manifest" in done.stderr
+
+    def test_verify_names_it_among_the_others(self, run: Run, damaged: Path) -> None:
+        done = run("image", "verify", "--json")
+        assert done.exit_code == Exit.DAMAGED
+        (said,) = document(done)["results"]
+        assert said["name"] == damaged.name and said["error"]["code"] == "image-damaged"
+
+    def test_it_can_be_removed(self, run: Run, damaged: Path) -> None:
+        assert run("image", "remove", "0123").exit_code == Exit.OK
+        assert not damaged.exists()
+        assert run("image", "remove", "0123").exit_code == Exit.NOT_FOUND
 
 
 def done_seconds(done: Result) -> dict[str, float]:

@@ -428,7 +428,7 @@ class TestOpen:
 class TestClose:
     def test_nothing_is_left(self, opened: House, world: World) -> None:
         result = close(opened, NAME)
-        assert result.facts == {"already": False, "clean": True}
+        assert result.facts == {"already": False, "clean": True, "warnings": []}
         assert_closed(opened, world)
 
     def test_a_closed_one_stays_closed(self, onboarded: House) -> None:
@@ -440,6 +440,19 @@ class TestClose:
         world.guest.hangs = True
         result = close(opened, NAME)
         assert result.facts["clean"] is False and "ended hard" in result.summary
+        assert_closed(opened, world)
+
+    @pytest.mark.parametrize(
+        ("code", "meaning"), [("client-killed", "typed last"), ("volume-busy", "next open")]
+    )
+    def test_what_the_guest_warns_of_is_said(
+        self, opened: House, world: World, code: str, meaning: str
+    ) -> None:
+        world.guest.last_words = ((code, "the guest's own words"),)
+        result = close(opened, NAME)
+        assert result.facts["clean"] is False and meaning in result.summary
+        assert result.facts["warnings"] == [{"code": code, "message": "the guest's own words"}]
+        assert "The machine says: the guest's own words" in world.warned
         assert_closed(opened, world)
 
     def test_a_warden_that_hangs_is_killed(self, opened: House, world: World) -> None:
