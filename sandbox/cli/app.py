@@ -133,7 +133,8 @@ def main() -> None:
 
     from sandbox.cli import commands, image_commands
 
-    # Secrets pass through this process: a crash must not write them to the disk.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Secrets pass through this process: a crash must not write them to the disk. The hard limit
+    # stays, because a libvirtd that starts with us sets its own and fails where it may not.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     _ = (commands, image_commands)
     cli(prog_name="mailbox")

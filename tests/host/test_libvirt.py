@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import resource
 import struct
 import uuid
 from collections.abc import Iterator
@@ -123,13 +124,14 @@ def processes(session: Session) -> dict[str, tuple[bytes, bytes]]:
     return found
 
 
-def qemu(session: Session) -> bytes:
-    (command,) = (
-        command
-        for command, _ in processes(session).values()
+def qemu(session: Session) -> tuple[int, bytes]:
+    """Number and command line of the one QEMU."""
+    (found,) = (
+        (int(pid), command)
+        for pid, (command, _) in processes(session).items()
         if b"qemu-system" in command.split(b"\0")[0]
     )
-    return command
+    return found
 
 
 def assert_nowhere(session: Session, key: bytes) -> None:
@@ -141,12 +143,16 @@ def assert_nowhere(session: Session, key: bytes) -> None:
         assert not any(needle in command + environment for needle in needles)
 
 
-def test_a_machine_starts_is_seen_and_ends(machines: LibvirtMachines, spec: MachineSpec) -> None:
+def test_a_machine_starts_is_seen_and_ends(
+    machines: LibvirtMachines, spec: MachineSpec, in_session: Session
+) -> None:
     assert machines.state(NAME) is MachineState.CLOSED
     machines.start(spec)
     assert machines.state(NAME) is MachineState.OPEN
     assert machines.states() == {NAME: MachineState.OPEN}
     assert not machines.has_volume(NAME)
+    # What QEMU will hold of the volume's key reaches no core file.
+    assert resource.prlimit(qemu(in_session)[0], resource.RLIMIT_CORE) == (0, 0)
     assert not machines.wait_gone(NAME, 0)
     machines.destroy(NAME)
     machines.destroy(NAME)
@@ -188,7 +194,7 @@ def test_a_paused_machine_is_told_apart_and_goes_on(
 def test_qemu_gets_no_network_no_usb_and_its_sandbox(
     in_session: Session, started: MachineSpec
 ) -> None:
-    command = qemu(in_session).decode().split("\0")
+    command = qemu(in_session)[1].decode().split("\0")
     assert "-netdev" not in command
     devices = [command[i + 1] for i, word in enumerate(command) if word == "-device"]
     kinds = {each.partition('"driver":"')[2].partition('"')[0] for each in devices}
@@ -214,7 +220,7 @@ def test_a_volume_is_plugged_in_and_its_key_rests_nowhere(
     assert machines.has_volume(NAME)
     assert not machines.has_secret(volume)
     assert machines._connection.listSecrets() == []
-    assert len(processes(in_session)) >= 2 and str(started.kernel).encode() in qemu(in_session)
+    assert len(processes(in_session)) >= 2 and str(started.kernel).encode() in qemu(in_session)[1]
     logs = list(in_session.root.rglob("qemu/log/*.log"))
     assert f"{NAME}.log" in {log.name for log in logs}
     assert_nowhere(in_session, key)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import libvirt
@@ -60,6 +62,8 @@ class LibvirtMachines:
         owner = None if self.uri == lv.SESSION else (os.geteuid(), os.getegid())
         with lv.explained("start the machine"):
             self._connection.createXML(domain_xml(spec, owner), libvirt.VIR_DOMAIN_START_VALIDATE)
+        if self.uri == lv.SESSION:
+            _forbid_core_dump(spec.name)
 
     def resume(self, name: str) -> None:
         """Let a paused machine go on, such as one whose volume found the disk full."""
@@ -157,6 +161,19 @@ class LibvirtMachines:
         with lv.explained("find the machine", lv.ERROR_NO_DOMAIN):
             return self._connection.lookupByName(name)
         return None
+
+
+def _forbid_core_dump(name: str) -> None:
+    """Keep the volume key, which QEMU will hold, out of a core file.
+
+    libvirt 11 starts QEMU without a limit (max_core in its qemu.conf); the limit of a process of
+    the same user may be lowered (prlimit(2)). Where that fails, `mailbox doctor` tells where dumps
+    would go.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache"
+    note = Path(runtime) / "libvirt" / "qemu" / "run" / f"{name}.pid"
+    with suppress(OSError, ValueError):
+        resource.prlimit(int(note.read_text()), resource.RLIMIT_CORE, (0, 0))
 
 
 def _attach_error(text: str) -> MailboxError:

@@ -28,7 +28,7 @@ class Sources:
     system: System = field(default_factory=System)
     kvm_device: Callable[[], KvmDevice] = kvm.device_facts
     free_bytes: Callable[[Path], int | None] = desk.free_bytes
-    core_limit: Callable[[], int] = lambda: resource.getrlimit(resource.RLIMIT_CORE)[0]
+    core_limit: Callable[[], int] = lambda: resource.getrlimit(resource.RLIMIT_CORE)[1]
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def judge_core_dumps(pattern: str | None, *, limit: int, storage_off: bool) -> V
     if text.startswith("|"):
         return _judge_core_handler(text[1:].strip(), storage_off=storage_off)
     if limit == 0:
-        return ok("Core dumps are off (RLIMIT_CORE is 0)")
+        return ok("Core dumps are off (the hard RLIMIT_CORE is 0)")
     return warning(f"Core dumps are written to files named {text!r}", _NO_CORE)
 
 
