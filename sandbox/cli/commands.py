@@ -12,8 +12,8 @@ import click
 from sandbox.cli.app import NAME, OPTIONAL_NAME, verb
 from sandbox.cli.compose import compose
 from sandbox.cli.handover import CODE_TO, recipient
-from sandbox.cli.onboarding import Answers
 from sandbox.cli.output import Kept, Printer
+from sandbox.cli.wishes import ACCOUNT, gather_wish, text_option
 from sandbox.lifecycle.house import Result
 from sandbox.model.errors import Exit, MailboxError
 
@@ -30,70 +30,16 @@ def doctor(printer: Printer) -> int:
     return diagnose.report(printer, findings)
 
 
-def _text_option(name: str, metavar: str, text: str) -> Any:
-    return click.option(name, metavar=metavar, help=text)
-
-
-_ONBOARD = (
+@verb(
     NAME,
-    click.option("--from", "from_file", metavar="FILE", help="Take the answers from a TOML file."),
-    _text_option("--template", "NAME", "The template with the defaults (default: default)."),
-    _text_option("--client", "NAME", "The mail client's image, such as thunderbird."),
-    _text_option("--address", "ADDRESS", "The mail address."),
-    _text_option("--display-name", "TEXT", "The name that recipients see."),
-    _text_option("--imap", "HOST[:PORT][/starttls]", "The IMAP server (default: found)."),
-    _text_option("--smtp", "HOST[:PORT][/starttls]", "The submission server (default: found)."),
-    _text_option("--login", "TEXT", "The login (default: the address)."),
-    _text_option("--signature", "TEXT", "The signature below every mail."),
-    click.option("--password-stdin", is_flag=True, help="Read the mail password from a pipe."),
-    _text_option("--ca", "FILE", "Certificates (PEM) that vouch for the servers, nobody else's."),
-    _text_option("--key", "FINGERPRINT", "Your OpenPGP key, taken from your GnuPG."),
-    _text_option("--key-file", "FILE", "Your OpenPGP key, exported to a file."),
-    click.option("--generate-key", is_flag=True, default=None, help="Make a new OpenPGP key."),
-    click.option(
-        "--key-passphrase-fd",
-        type=int,
-        metavar="N",
-        help="Read the key's passphrase from descriptor N instead of asking with pinentry.",
-    ),
-    click.option(
-        "--correspondent",
-        "correspondents",
-        multiple=True,
-        metavar="FINGERPRINT|FILE",
-        help="Accept this correspondent's key (repeatable).",
-    ),
-    _text_option("--size", "SIZE", "What the volume may grow to, such as 20G."),
-    _text_option("--colour", "COLOUR", "The customer's colour: #rrggbb or a name."),
-    click.option(
-        "--connect-to",
-        multiple=True,
-        metavar="HOST:PORT:TARGET:PORT",
-        help="Reach a server at another place, such as a tunnel's end; its name stays checked.",
-    ),
+    *ACCOUNT,
+    text_option("--size", "SIZE", "What the volume may grow to, such as 20G."),
     CODE_TO,
     click.option("--no-recovery-code", is_flag=True, help="Make none (a lost keyring is the end)."),
-    click.option("--offline", is_flag=True, help="Do not check servers and login now."),
     click.option("--reuse-name", is_flag=True, help="The name of a shredded mailbox, anew."),
-    click.option("--yes", is_flag=True, help="Take servers that were found without asking."),
-    # For tests: lets programs in the machine drive the mail client (docs/threat-model.md).
-    click.option("--marionette", is_flag=True, default=None, hidden=True),
 )
-
-
-@verb(*_ONBOARD)
 def onboard(
-    printer: Printer,
-    name: str,
-    from_file: str | None,
-    password_stdin: bool,
-    key_passphrase_fd: int | None,
-    code_to: str | None,
-    no_recovery_code: bool,
-    offline: bool,
-    reuse_name: bool,
-    yes: bool,
-    **said: Any,
+    printer: Printer, name: str, code_to: str | None, no_recovery_code: bool, **said: Any
 ) -> None:
     """Make a mailbox: its keys, its encrypted volume, its account.
 
@@ -106,31 +52,13 @@ def onboard(
     mailbox onboard clientA --address anna@kunde.example --generate-key
     mailbox onboard clientA --from clientA.toml --password-stdin < password
     """
-    from sandbox.cli import onboarding as input_
-    from sandbox.cli.discover import discoverer
     from sandbox.lifecycle.onboard import onboard as onboard_mailbox
 
     house = compose(printer)
-    file = input_.from_file(from_file) if from_file else Answers()
-    answers = input_.merge(Answers(**said), file)
-    interactive = sys.stdin.isatty() and not printer.as_json
-    discover = discoverer(printer, interactive=interactive, yes=yes)
-    if interactive:
-        answers = input_.ask_missing(answers, None if offline else discover)
-    elif not offline and not (answers.imap and answers.smtp):
-        answers = input_.discover_missing(answers, discover)
-    wish = input_.check_answers(
-        name,
-        answers,
-        house.records.template,
-        password=lambda: input_.take_password(password_stdin),
-        ask=input_.passphrase_source(key_passphrase_fd),
-        check_servers=not offline,
-        reuse_name=reuse_name,
-    )
+    wish = gather_wish(printer, house, name, **said)
     if not no_recovery_code:
         wish = replace(wish, hand_over=recipient(printer, name, code_to))
-    if offline:
+    if not wish.check_servers:
         printer.warn("Servers and login were not checked (--offline).")
     with printer.working():
         result = onboard_mailbox(house, wish)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from sandbox.cli.onboarding import first_line
 from sandbox.cli.output import Printer, has_terminal
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
+from sandbox.model.recovery import parse_code
 from sandbox.state import files
 
 CODE_TO = click.option(
@@ -82,3 +85,40 @@ def _to_file(path: Path) -> Callable[[str], None]:
 
 def _refused(problem: str) -> InvalidInputError:
     return InvalidInputError("The input", [f"--recovery-code-to: {problem}"])
+
+
+def take_code(from_stdin: bool) -> str:
+    """The recovery code in its one form, from standard input or a hidden prompt.
+
+    Raises:
+        MailboxError: `recovery-code-missing`, or `recovery-code-mistyped` with the place.
+    """
+    if from_stdin:
+        return _checked(first_line(sys.stdin.buffer))
+    if not sys.stdin.isatty():
+        raise MailboxError(
+            "The recovery code was not given; nothing was changed.",
+            resolution="Give it on standard input with --code-stdin.",
+            code="recovery-code-missing",
+            exit_code=Exit.USAGE,
+        )
+
+    def typed(text: str) -> str:
+        try:
+            return parse_code(text)
+        except ValueError as error:
+            raise click.UsageError(f"{error}; nothing was changed") from None
+
+    return str(click.prompt("Recovery code", hide_input=True, err=True, value_proc=typed))
+
+
+def _checked(text: str) -> str:
+    try:
+        return parse_code(text)
+    except ValueError as error:
+        raise MailboxError(
+            f"This is no recovery code: {error}. Nothing was changed.",
+            resolution="Compare it with the paper.",
+            code="recovery-code-mistyped",
+            exit_code=Exit.USAGE,
+        ) from None

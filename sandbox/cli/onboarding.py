@@ -312,10 +312,19 @@ def _correspondent(checker: _Checker, said: str) -> str | bytes | None:
     return None
 
 
+def read_file(place: str, path: str | None) -> bytes | None:
+    """The content of a file that was named; raises InvalidInputError when it cannot be read."""
+    checker = _Checker()
+    content = checker.read(place, path)
+    if checker.problems:
+        raise InvalidInputError("The input", checker.problems)
+    return content
+
+
 def take_password(from_stdin: bool) -> str:
     """The mail password, from standard input or a hidden prompt."""
     if from_stdin:
-        password = _first_line(sys.stdin.buffer)
+        password = first_line(sys.stdin.buffer)
     elif sys.stdin.isatty():
         password = str(click.prompt("Mail password", hide_input=True, err=True))
     else:
@@ -330,7 +339,7 @@ def take_password(from_stdin: bool) -> str:
     return password
 
 
-def _first_line(source: BinaryIO) -> str:
+def first_line(source: BinaryIO) -> str:
     try:
         return source.readline().decode().rstrip("\r\n")
     except UnicodeDecodeError:

@@ -82,12 +82,19 @@ class Printer:
 
     def to_terminal(self, text: str) -> None:
         """Text for the person's eyes alone: past every redirection, and so past every log."""
+        with self.paused(), Path(TERMINAL).open("w") as terminal:
+            terminal.write(text)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No spinner while something is shown or asked."""
         if self._status is not None:
             self._status.stop()
-        with Path(TERMINAL).open("w") as terminal:
-            terminal.write(text)
-        if self._status is not None:
-            self._status.start()
+        try:
+            yield
+        finally:
+            if self._status is not None:
+                self._status.start()
 
     def line(self, text: str) -> None:
         """A line of the command's own result."""

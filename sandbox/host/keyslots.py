@@ -51,12 +51,12 @@ def add(path: Path, slot: int, opening: bytes, new: bytes, *, slow: bool) -> Non
     Raises:
         MailboxError: `keyslot-not-changed`, `volume-in-use`, `disk-full`, or as `find`.
     """
-    if find(path, new) == slot:
+    if _opens(path, slot, new):
         return
     milliseconds = SLOW_PBKDF_MS if slow else volumes.FAST_PBKDF_MS
     change = f"state=active,new-secret=new,keyslot={slot},iter-time={milliseconds}"
     _amend(path, opening, change, new)
-    if find(path, new) is None:
+    if not _opens(path, slot, new):
         raise _not_changed(path, "The new keyslot does not open.")
 
 
@@ -86,6 +86,11 @@ def read(path: Path) -> bytes:
         raise volumes.missing(path)
     with files.readable_errors(path), path.open("rb") as file:
         return file.read(min(volumes.header_size(path), _LONGEST))
+
+
+def _opens(path: Path, slot: int, passphrase: bytes) -> bool:
+    with _explained(path):
+        return luks.opens(read(path), slot, passphrase)
 
 
 @contextlib.contextmanager

@@ -110,6 +110,13 @@ def _slots(content: bytes, payload: int, key_bytes: int) -> list[Slot]:
     return found
 
 
+def opens(content: bytes, number: int, passphrase: bytes) -> bool:
+    """Whether the passphrase opens this keyslot; raises as `find_slot`."""
+    header = read_header(content)
+    slot = header.slot(number)
+    return slot is not None and _opens(content, header, slot, passphrase)
+
+
 def find_slot(content: bytes, passphrase: bytes) -> int | None:
     """The first keyslot that the passphrase opens, tried in QEMU's order; None when it is none.
 
@@ -139,7 +146,19 @@ def fingerprints(content: bytes) -> dict[str, str]:
     return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
 
 
+# What was tried in this run, by the digest of all that it depends on: a PBKDF costs seconds.
+_TRIED: dict[bytes, bool] = {}
+
+
 def _opens(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> bool:
+    material = content[slot.offset : slot.offset + slot.length]
+    tried = hashlib.sha256(repr((header, slot, material, passphrase)).encode()).digest()
+    if tried not in _TRIED:
+        _TRIED[tried] = _try(content, header, slot, passphrase)
+    return _TRIED[tried]
+
+
+def _try(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> bool:
     derived = hashlib.pbkdf2_hmac(
         header.hash, passphrase, slot.salt, slot.iterations, header.key_bytes
     )

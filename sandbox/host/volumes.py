@@ -14,6 +14,7 @@ from sandbox.state import files
 
 # Eight keyslots of 4000 stripes of a 64-byte key, each aligned to 4 KiB, end below this.
 _LUKS1_HEADER = 2 * 1024**2
+_CHUNK = 1024**2
 # The key is random, so its keyslot needs no slow PBKDF; QEMU's minimum is what this gives.
 FAST_PBKDF_MS = 10
 # QEMU 7.2 measures its PBKDF by a clock that on some kernels has not moved yet, and gives up
@@ -56,6 +57,41 @@ def create(path: Path, size: int, key: bytes) -> None:
         os.link(temporary, path)  # unlike rename(2), refuses to replace
         temporary.unlink()
         files.sync_folder(path.parent)
+
+
+def adopt(source: Path, path: Path) -> bool:
+    """Copy a volume to where none is yet; returns whether a file system was ever written to it.
+
+    Holes stay holes. The source is only read. Made under a temporary name as `create` does.
+    """
+    files.private_folder(path.parent)
+    temporary = unfinished(path)
+    files.remove(temporary)
+    start = header_size(source)
+    try:
+        with files.readable_errors(path):
+            written = _copy(source, temporary, start)
+            os.link(temporary, path)
+    finally:
+        files.remove(temporary)
+    return written
+
+
+def _copy(source: Path, target: Path, data_from: int) -> bool:
+    """Copy what is not zero; returns whether any of that lies behind `data_from`."""
+    written = False
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with source.open("rb") as origin, os.fdopen(descriptor, "wb") as copy:
+        while chunk := origin.read(_CHUNK):
+            at = origin.tell() - len(chunk)
+            if chunk.strip(b"\0"):
+                copy.seek(at)
+                copy.write(chunk)
+                written = written or bool(chunk[max(0, data_from - at) :].strip(b"\0"))
+        copy.truncate(origin.tell())
+        copy.flush()
+        os.fsync(copy.fileno())
+    return written
 
 
 def unfinished(path: Path) -> Path:

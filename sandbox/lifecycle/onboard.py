@@ -11,6 +11,7 @@ from typing import Any
 
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.rekey import rekey, wrong_code
 from sandbox.lifecycle.settle import settle, unfinished_name
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.names import COLOURS
@@ -31,6 +32,14 @@ class KeyChoice:
 
 
 @dataclass(frozen=True)
+class Adoption:
+    """A volume of another computer, and the recovery code that opens it."""
+
+    source: Path
+    code: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Wish:
     """What `onboard` was asked for; every value has been checked."""
 
@@ -44,6 +53,7 @@ class Wish:
     colour: str = ""
     check_servers: bool = True
     reuse_name: bool = False
+    adopt: Adoption | None = None
     # Who is given the recovery code; without anybody, none is made.
     hand_over: Callable[[str], None] | None = field(default=None, repr=False)
 
@@ -54,10 +64,15 @@ def plan_onboard(wish: Wish, profile_id: uuid.UUID) -> Plan:
         Step("recovery", "Making the recovery code", "a way back when the keyring is lost"),
         Step("code", "Handing over the recovery code", "it is kept nowhere on this computer"),
     )
+    making = (Step("volume", "Making the encrypted volume", "the only place where the mail rests"),)
+    adopting = (
+        Step("adopt", "Copying the volume", "the file that was named is only read"),
+        Step("rekey", "Giving the copy a key of this computer", "opening must not need the code"),
+    )
     steps = (
         Step("secrets", "Storing the secrets in the keyring", "they rest nowhere else"),
         Step("keys", "Taking the OpenPGP keys", "the profile has a key ring of its own"),
-        Step("volume", "Making the encrypted volume", "the only place where the mail rests"),
+        *(adopting if wish.adopt else making),
         *(recovery if wish.hand_over else ()),
         Step("profile", "Writing the profile", "the mailbox exists from here on"),
     )
@@ -70,6 +85,7 @@ def onboard(house: House, wish: Wish) -> Result:
         settle(house, unfinished_name(house, wish.name) or wish.name)
         _refuse_existing(house, wish)
         house.vault.check()
+        wish = _with_size(house, wish)
         checked = _check_servers(house, wish)
         draft = _draft(house, wish)
         work = _Onboarding(house, wish, draft)
@@ -123,6 +139,19 @@ def _refuse_existing(house: House, wish: Wish) -> None:
     for path in (house.paths.volume(wish.name), house.paths.gnupg(wish.name)):
         if path.exists():
             raise _in_the_way(path)
+
+
+def _with_size(house: House, wish: Wish) -> Wish:
+    """A wish that adopts a volume has that volume's size; its code is tried first."""
+    if wish.adopt is None:
+        return wish
+    source = wish.adopt.source
+    house.volumes.check(source)
+    if house.keyslots.find(source, wish.adopt.code.encode()) is None:
+        raise wrong_code(str(source))
+    facts = house.volumes.look(source)
+    size = (facts.size if facts else 0) - house.keyslots.expected_size(source, 0)
+    return replace(wish, settings=replace(wish.settings, volume_size=size))
 
 
 def _in_the_way(path: Path) -> MailboxError:
@@ -185,6 +214,8 @@ class _Onboarding:
             "secrets": self._store_secrets,
             "keys": self._take_keys,
             "volume": self._make_volume,
+            "adopt": self._adopt,
+            "rekey": self._rekey,
             "recovery": self._make_keyslot,
             "code": self._hand_over,
             "profile": self._write_profile,
@@ -240,6 +271,23 @@ class _Onboarding:
         self._house.volumes.create(path, size, self._volume_key)
         header = self._house.keyslots.fingerprints(path)
         return {"size": size, "cipher": "aes-256-xts", "keyslots": 1, "header": header}
+
+    def _adopt(self) -> dict[str, Any]:
+        adoption, path = self._adoption(), self._house.paths.volume(self._wish.name)
+        blank = self._house.paths.blank(self._wish.name)
+        files.replace(blank, b"")
+        if self._house.volumes.adopt(adoption.source, path):
+            files.remove(blank)
+        return {"size": self._wish.settings.volume_size}
+
+    def _rekey(self) -> dict[str, Any]:
+        path = self._house.paths.volume(self._wish.name)
+        return rekey(self._house.keyslots, path, self._adoption().code, self._volume_key)
+
+    def _adoption(self) -> Adoption:
+        if self._wish.adopt is None:
+            raise RuntimeError("there is no volume to adopt")
+        return self._wish.adopt
 
     def _make_keyslot(self) -> dict[str, Any]:
         path, slots = self._house.paths.volume(self._wish.name), self._house.keyslots

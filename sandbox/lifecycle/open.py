@@ -12,6 +12,7 @@ from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import Observation, observe
 from sandbox.lifecycle.settle import settle, settle_name
+from sandbox.lifecycle.soundness import item_missing, sound_volume, warn_of_changes
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.machine import Image, MachineSpec, MachineState
@@ -144,7 +145,7 @@ class _Opening:
     def effects(self) -> dict[str, Any]:
         return {
             "verify": self._verify,
-            "check": lambda: self._house.volumes.check(self._volume),
+            "check": self._check,
             "start": self._start,
             "warden": self._start_warden,
             "gather": self._gather,
@@ -160,6 +161,10 @@ class _Opening:
 
     def _verify(self) -> None:
         self._house.images.verify(self._chosen_image())
+
+    def _check(self) -> None:
+        sound = sound_volume(self._house, self._profile)
+        warn_of_changes(self._house, self._profile.name, sound)
 
     def _start(self) -> dict[str, Any]:
         files.private_folder(self._house.paths.machine(self._profile.name))
@@ -215,12 +220,7 @@ class _Opening:
     def _secret(self, kind: str) -> str:
         secret = self._house.vault.get(self._profile.id, kind)
         if secret is None:
-            raise MailboxError(
-                f"The keyring has no {kind} for {self._profile.name}; the volume is untouched.",
-                resolution="Unlock or restore the keyring this mailbox was onboarded with.",
-                code="keyring-item-missing",
-                exit_code=Exit.KEYRING,
-            )
+            raise item_missing(self._profile.name, kind)
         return secret
 
     def _await_channel(self) -> None:

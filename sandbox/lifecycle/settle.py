@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from sandbox.lifecycle.close import close_locked
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe
-from sandbox.model.errors import InvalidInputError
+from sandbox.model.errors import InvalidInputError, MailboxError
 from sandbox.model.names import name_problem, same_name
+from sandbox.state import files
+from sandbox.state.journal import Entry
+
+# Verbs that change keyslots; they work on closed mailboxes only.
+_KEYSLOT_VERBS = ("recovery-code", "recover")
 
 
 def settle(house: House, name: str) -> str:
@@ -29,9 +35,31 @@ def settle(house: House, name: str) -> str:
     if pending.verb == "shred":
         shred_locked(house, name, uuid.UUID(identity), Order.read(pending.facts or {}))
         return "It was finished."
+    if pending.verb in _KEYSLOT_VERBS:
+        return _settle_keyslots(house, name, pending)
     close_locked(house, observe(house, name))
     _ended(house, name, pending.verb, pending.run)
     return "The machine was closed; the mail is on its volume."
+
+
+def _settle_keyslots(house: House, name: str, pending: Entry) -> str:
+    from sandbox.lifecycle import rings
+    from sandbox.lifecycle.codes import end_renewal
+
+    if pending.verb == "recovery-code":
+        done = end_renewal(house, name, pending)
+    else:
+        rings.tidy(house, name)
+        files.remove_unfinished(house.paths.profile(name))
+        done = f"`mailbox recover {name}` begins anew; the recovery code is as before."
+    house.progress.warn(done)
+    try:
+        header = house.keyslots.fingerprints(house.paths.volume(name))
+    except MailboxError:
+        _ended(house, name, pending.verb, pending.run)  # its damage is told where it matters
+    else:
+        _ended(house, name, pending.verb, pending.run, header=header)
+    return done
 
 
 def find_name(house: House, name: str) -> str:
@@ -56,10 +84,10 @@ def unfinished_name(house: House, name: str) -> str | None:
 
 
 def settle_name(house: House, name: str) -> str:
-    """As `find_name`, after an unfinished onboarding or shredding was settled."""
+    """As `find_name`, after an unfinished verb other than open and close was settled."""
     known = find_name(house, name)
     pending = house.journal(known).read().pending()
-    if pending and pending.verb in ("onboard", "shred"):
+    if pending and pending.verb in ("onboard", "shred", *_KEYSLOT_VERBS):
         with house.locked(known, "repair"):
             settle(house, known)
     # A profile that was edited into nonsense can still be closed.
@@ -79,5 +107,5 @@ def repair(house: House, name: str | None) -> list[Result]:
     return results
 
 
-def _ended(house: House, name: str, verb: str, run: str) -> None:
-    house.journal(name).append(verb, "end", run, facts={"outcome": "settled"})
+def _ended(house: House, name: str, verb: str, run: str, **facts: Any) -> None:
+    house.journal(name).append(verb, "end", run, facts={"outcome": "settled", **facts})

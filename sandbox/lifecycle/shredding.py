@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sandbox.lifecycle import rings
 from sandbox.lifecycle.close import close_locked, is_closed
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import observe
@@ -103,6 +104,7 @@ class Shredding:
 
     def _destroy_keys(self) -> dict[str, Any]:
         there = self._house.paths.gnupg(self._name).exists()
+        rings.destroy_drafts(self._house, self._name)
         self._house.profile_keyring(self._name).destroy()
         return {"there": there}
 

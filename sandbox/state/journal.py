@@ -19,7 +19,7 @@ from sandbox.state import files
 
 START = "0" * 64
 # Which unfinished verb decides what happens next: what destroys goes before what undoes.
-_WEIGHT = ("shred", "onboard", "close", "open")
+_WEIGHT = ("shred", "onboard", "recover", "recovery-code", "header-backup", "close", "open")
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,10 @@ class Paths:
         """Beside a volume that never held a file system; gone once it does."""
         return self.volumes / f"{name}.blank"
 
+    def header_backup(self, name: str) -> Path:
+        """A copy of a volume's header, made on the user's wish."""
+        return self.volumes / f"{name}.luks.header"
+
     def gnupg(self, name: str) -> Path:
         return self.keys / name
 

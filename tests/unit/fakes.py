@@ -155,6 +155,10 @@ class FakeVolumes:
         with mock.patch.object(volumes, "_create_luks", make):
             volumes.create(path, size, key)
 
+    def adopt(self, source: Path, path: Path) -> bool:
+        with self._world.change("volumes.adopt"):
+            return volumes.adopt(source, path)
+
     def look(self, path: Path) -> volumes.VolumeFacts | None:
         return volumes.look(path)
 
@@ -186,7 +190,8 @@ class FakeKeyslots:
         return keyslots.fingerprints(path)
 
     def expected_size(self, path: Path, size: int) -> int:
-        return path.stat().st_size
+        # Volumes of these tests are smaller than any that a profile may ask for.
+        return PAYLOAD + 3 * 1024 + size - SETTINGS.volume_size
 
     def add(self, path: Path, slot: int, opening: bytes, new: bytes, *, slow: bool) -> None:
         def amend(_path: Path, _opening: bytes, _change: str, _new: bytes | None) -> None:
@@ -561,7 +566,7 @@ class FakeProfileKeyring:
     def add_correspondent(self, armored: bytes) -> Key:
         with self._world.change("keyring.add_correspondent"):
             fingerprint, address = _armored(armored, "public")
-            self._write("public", fingerprint, "")
+            self._write("public", fingerprint, address)
         return Key(fingerprint, (address,), (address,), "E", "u", None)
 
     def export(self, fingerprint: str | None, passphrase: str) -> ExportedKeys:
@@ -573,7 +578,10 @@ class FakeProfileKeyring:
         return ExportedKeys(fingerprint, f"secret {fingerprint}", passphrase, "public")
 
     def public(self, fingerprints: list[str]) -> dict[str, str]:
-        return {each: (self._home / f"{each}.public").name for each in fingerprints}
+        return {
+            each: f"public {each} {(self._home / f'{each}.public').read_text()}"
+            for each in fingerprints
+        }
 
     def _write(self, kind: str, fingerprint: str, text: str) -> None:
         (self._home / f"{fingerprint}.{kind}").write_text(text)

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from sandbox.cli import commands, image_commands, onboarding, output
+from sandbox.cli import commands, image_commands, onboarding, output, recovery_commands
 from sandbox.cli.app import cli
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import onboard
@@ -47,7 +47,7 @@ def run(house: House, world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
 
         return replace(make_house(world), progress=progress)
 
-    for module in (commands, image_commands):
+    for module in (commands, image_commands, recovery_commands):
         monkeypatch.setattr(module, "compose", compose)
     monkeypatch.setattr(output, "TERMINAL", str(world.root / "no-terminal"))
 

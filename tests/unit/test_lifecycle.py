@@ -332,7 +332,7 @@ class TestOpen:
         onboarded.vault.put(onboarded.records.load(NAME).id, VOLUME_KEY, "other")
         with pytest.raises(MailboxError) as refused:
             open_mailbox(onboarded, NAME, headless=True)
-        assert code_of(refused) == "volume-key-wrong"
+        assert code_of(refused) == "keyring-item-wrong"
         assert_closed(onboarded, world)
 
     @pytest.mark.parametrize("manner", ["silent", "dies"])

@@ -1,0 +1,159 @@
+"""The commands that keep a mailbox from being locked out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sandbox.cli import onboarding as input_
+from sandbox.cli.app import NAME, verb
+from sandbox.cli.compose import compose
+from sandbox.cli.handover import CODE_TO, recipient, take_code
+from sandbox.cli.output import Printer
+from sandbox.cli.wishes import ACCOUNT, gather_wish
+from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.onboard import Adoption, KeyChoice, Wish
+from sandbox.model.errors import Exit, InvalidInputError, MailboxError
+
+
+@verb(
+    NAME,
+    CODE_TO,
+    click.option("--replace", "replacing", is_flag=True, help="Kill the old code's keyslot."),
+)
+def recovery_code(printer: Printer, name: str, code_to: str | None, replacing: bool) -> None:
+    """Make a recovery code, or with --replace a new one; the mailbox must be closed.
+
+    The new code is shown once, on the terminal. The old one opens nothing afterwards.
+    """
+    from sandbox.lifecycle.codes import renew_code
+
+    house = compose(printer)
+    hand_over = recipient(printer, name, code_to)
+    with printer.working():
+        result = renew_code(house, name, hand_over, replace=replacing)
+    printer.result(result)
+
+
+@verb(
+    NAME,
+    click.option("--code-stdin", is_flag=True, help="Read the recovery code from a pipe."),
+    click.option("--volume", metavar="FILE", help="The volume, on another computer than before."),
+    click.option("--profile", "old", metavar="FILE", help="Its profile (TOML), if you have it."),
+    click.option("--without-key", is_flag=True, help="Go on though the OpenPGP key is lost."),
+    *ACCOUNT,
+)
+def recover(
+    printer: Printer,
+    name: str,
+    code_stdin: bool,
+    volume: str | None,
+    old: str | None,
+    without_key: bool,
+    **said: Any,
+) -> None:
+    """Bring a mailbox back with its recovery code.
+
+    Where only the keyring is lost, NAME is enough. On another computer, --volume names a copy of
+    the volume, and --profile or the options of `onboard` say the rest; the copy is only read.
+
+    \b
+    mailbox recover clientA
+    mailbox recover clientA --volume /media/stick/clientA.luks --profile /media/stick/clientA.toml
+    """
+    house = compose(printer)
+    exists = house.records.find(name) is not None
+    if exists and (volume or old):
+        problem = f"--volume, --profile: {name} is here already; they are for another computer"
+        raise InvalidInputError("The input", [problem])
+    if not exists and not volume:
+        raise _nothing_here(house, name)
+    code = take_code(code_stdin)
+    if volume:
+        wish = _adopting(printer, house, name, old, without_key, said)
+        wish = replace(wish, adopt=Adoption(Path(volume).expanduser(), code))
+        with printer.working():
+            result = _adopt(house, wish)
+    else:
+        with printer.working():
+            result = _recover(printer, house, name, code, without_key, said)
+    printer.result(result)
+
+
+def _recover(
+    printer: Printer, house: House, name: str, code: str, without_key: bool, said: dict[str, Any]
+) -> Result:
+    from sandbox.lifecycle.recover import Means, recover
+
+    file = input_.read_file("--key-file", said["key_file"])
+    key = KeyChoice(file=file, ask=input_.passphrase_source(said["key_passphrase_fd"]))
+
+    def password() -> str:
+        with printer.paused():
+            return input_.take_password(said["password_stdin"])
+
+    return recover(house, name, Means(code, password, key, without_key))
+
+
+def _adopting(
+    printer: Printer,
+    house: House,
+    name: str,
+    old: str | None,
+    without_key: bool,
+    said: dict[str, Any],
+) -> Wish:
+    if old is None:
+        return gather_wish(printer, house, name, reuse_name=False, **said)
+    profile = house.records.parse(input_.read_file("--profile", old) or b"", f"The profile {old}")
+    file = input_.read_file("--key-file", said["key_file"])
+    known = None if file or without_key else profile.keys.fingerprint
+    wanted = [each.fingerprint for each in profile.keys.correspondents]
+    return Wish(
+        name=name,
+        template=profile.template,
+        account=profile.account,
+        settings=profile.settings,
+        password=input_.take_password(said["password_stdin"]),
+        key=KeyChoice(known, file, ask=input_.passphrase_source(said["key_passphrase_fd"])),
+        correspondents=tuple(each for each in wanted if _is_at_hand(printer, house, each)),
+        colour=profile.colour,
+        check_servers=not said["offline"],
+    )
+
+
+def _is_at_hand(printer: Printer, house: House, fingerprint: str) -> bool:
+    try:
+        house.user_keyring.public(fingerprint)
+    except MailboxError:
+        printer.warn(
+            f"Your GnuPG does not have the correspondent's key {fingerprint}; the mail client's "
+            "own copy is on the volume."
+        )
+        return False
+    return True
+
+
+def _adopt(house: House, wish: Wish) -> Result:
+    from sandbox.lifecycle.onboard import onboard
+
+    made = onboard(house, wish)
+    summary = f"{wish.name} is recovered and ready to open; the file it came from is as it was."
+    return replace(made, verb="recover", summary=summary)
+
+
+def _nothing_here(house: House, name: str) -> MailboxError:
+    try:
+        house.records.load(name)
+    except MailboxError as error:
+        if error.code != "profile-unknown":
+            return error
+    return MailboxError(
+        f"There is no mailbox named {name!r} on this computer.",
+        resolution="Name a copy of its volume with --volume; --profile names its profile.",
+        code="profile-unknown",
+        exit_code=Exit.NOT_FOUND,
+    )

@@ -1,0 +1,94 @@
+"""The options of the commands that make a mailbox, and the wish that they amount to."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from sandbox.cli import onboarding as input_
+from sandbox.cli.discover import discoverer
+from sandbox.cli.onboarding import Answers
+from sandbox.cli.output import Printer
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.onboard import Wish
+
+
+def text_option(name: str, metavar: str, text: str) -> Any:
+    return click.option(name, metavar=metavar, help=text)
+
+
+ACCOUNT = (
+    click.option("--from", "from_file", metavar="FILE", help="Take the answers from a TOML file."),
+    text_option("--template", "NAME", "The template with the defaults (default: default)."),
+    text_option("--client", "NAME", "The mail client's image, such as thunderbird."),
+    text_option("--address", "ADDRESS", "The mail address."),
+    text_option("--display-name", "TEXT", "The name that recipients see."),
+    text_option("--imap", "HOST[:PORT][/starttls]", "The IMAP server (default: found)."),
+    text_option("--smtp", "HOST[:PORT][/starttls]", "The submission server (default: found)."),
+    text_option("--login", "TEXT", "The login (default: the address)."),
+    text_option("--signature", "TEXT", "The signature below every mail."),
+    click.option("--password-stdin", is_flag=True, help="Read the mail password from a pipe."),
+    text_option("--ca", "FILE", "Certificates (PEM) that vouch for the servers, nobody else's."),
+    text_option("--key", "FINGERPRINT", "Your OpenPGP key, taken from your GnuPG."),
+    text_option("--key-file", "FILE", "Your OpenPGP key, exported to a file."),
+    click.option("--generate-key", is_flag=True, default=None, help="Make a new OpenPGP key."),
+    click.option(
+        "--key-passphrase-fd",
+        type=int,
+        metavar="N",
+        help="Read the key's passphrase from descriptor N instead of asking with pinentry.",
+    ),
+    click.option(
+        "--correspondent",
+        "correspondents",
+        multiple=True,
+        metavar="FINGERPRINT|FILE",
+        help="Accept this correspondent's key (repeatable).",
+    ),
+    text_option("--colour", "COLOUR", "The customer's colour: #rrggbb or a name."),
+    click.option(
+        "--connect-to",
+        multiple=True,
+        metavar="HOST:PORT:TARGET:PORT",
+        help="Reach a server at another place, such as a tunnel's end; its name stays checked.",
+    ),
+    click.option("--offline", is_flag=True, help="Do not check servers and login now."),
+    click.option("--yes", is_flag=True, help="Take servers that were found without asking."),
+    # For tests: lets programs in the machine drive the mail client (docs/threat-model.md).
+    click.option("--marionette", is_flag=True, default=None, hidden=True),
+)
+
+
+def gather_wish(
+    printer: Printer,
+    house: House,
+    name: str,
+    *,
+    from_file: str | None,
+    password_stdin: bool,
+    key_passphrase_fd: int | None,
+    offline: bool,
+    reuse_name: bool,
+    yes: bool,
+    **said: Any,
+) -> Wish:
+    """From options, a file and, on a terminal, answers to a checked wish."""
+    file = input_.from_file(from_file) if from_file else Answers()
+    answers = input_.merge(Answers(**said), file)
+    interactive = sys.stdin.isatty() and not printer.as_json
+    discover = discoverer(printer, interactive=interactive, yes=yes)
+    if interactive:
+        answers = input_.ask_missing(answers, None if offline else discover)
+    elif not offline and not (answers.imap and answers.smtp):
+        answers = input_.discover_missing(answers, discover)
+    return input_.check_answers(
+        name,
+        answers,
+        house.records.template,
+        password=lambda: input_.take_password(password_stdin),
+        ask=input_.passphrase_source(key_passphrase_fd),
+        check_servers=not offline,
+        reuse_name=reuse_name,
+    )
