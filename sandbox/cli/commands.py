@@ -200,40 +200,6 @@ def edit(printer: Printer, name: str) -> None:
     printer.result(edit_profile(compose(printer), name))
 
 
-@verb(NAME, click.option("--yes", is_flag=True, help="Do not ask (for scripts)."))
-def shred(printer: Printer, name: str, yes: bool) -> None:
-    """Destroy a mailbox for good: first its keys, then its volume and records.
-
-    Mail that is still on the provider's server stays there, and so does the key in your own
-    GnuPG if it came from there.
-    """
-    from sandbox.lifecycle.settle import find_name
-    from sandbox.lifecycle.shred import shred as shred_mailbox
-
-    house = compose(printer)
-    known = find_name(house, name)
-    if not yes:
-        _confirm(printer, known)
-    with printer.working():
-        result = shred_mailbox(house, known)
-    printer.result(result)
-
-
-def _confirm(printer: Printer, name: str) -> None:
-    printer.note(f"This destroys the keys and the mail of {name} on this computer. No way back.")
-    if not sys.stdin.isatty():
-        typed = sys.stdin.readline().strip()
-    else:
-        typed = click.prompt(f"Type {name} to go on", default="", show_default=False, err=True)
-    if typed != name:
-        raise MailboxError(
-            "The name was not repeated; nothing was destroyed.",
-            resolution="Type it exactly, or use --yes in scripts.",
-            code="not-confirmed",
-            exit_code=Exit.USAGE,
-        )
-
-
 @verb(OPTIONAL_NAME)
 def repair(printer: Printer, name: str | None) -> None:
     """Finish or undo what a killed command left, in one mailbox or in all."""

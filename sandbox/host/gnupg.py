@@ -48,10 +48,14 @@ class UserKeyring:
         """The public key, or a MailboxError `key-not-found`."""
         return _checked_export(self._gpg().export_keys(fingerprint), fingerprint)
 
+    def has_secret(self, fingerprint: str) -> bool:
+        """Whether the secret key is here."""
+        return any(key["fingerprint"] == fingerprint for key in self._gpg().list_keys(True))
+
     def secret(self, fingerprint: str, ask: Ask) -> tuple[bytes, str]:
         """The secret key as GnuPG exports it, and its passphrase (empty when it has none)."""
         gpg = self._gpg()
-        if not any(key["fingerprint"] == fingerprint for key in gpg.list_keys(True)):
+        if not self.has_secret(fingerprint):
             raise _not_found(fingerprint)
         quiet = _gpg(self._home, "--pinentry-mode", "error")
         exported = quiet.export_keys(fingerprint, secret=True, expect_passphrase=False)

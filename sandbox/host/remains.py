@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sandbox.host import volume_end
+from sandbox.host import medium, volume_end
 from sandbox.host.leftovers import Leftovers, base_folders
+from sandbox.host.probes.system import System
+from sandbox.model.inventory import Copy
 from sandbox.model.remains import Searched, Sought
 
 
@@ -16,6 +18,7 @@ class Remains:
 
     def __init__(self, uri: str) -> None:
         self._leftovers = Leftovers(uri, base_folders())
+        self._system = System()
 
     def describe(self, volume: Path) -> Mapping[str, Any]:
         """What the volume's header says."""
@@ -32,6 +35,14 @@ class Remains:
     def clear(self, domain: str, identity: str, pictures: Mapping[Path, str]) -> dict[str, int]:
         """Remove what libvirt and the viewer noted, and pictures as they were made."""
         return self._leftovers.clear(domain, identity, pictures)
+
+    def medium(self, volume: Path) -> Mapping[str, Any]:
+        """What the volume rests on, and `swap`."""
+        return medium.medium(self._system, volume) | {"swap": medium.swap(self._system)}
+
+    def copies(self, volume: Path) -> Sequence[Copy]:
+        """Copies that others may have made."""
+        return medium.copies(self._system, volume)
 
     def places(self) -> tuple[Path, ...]:
         """Folders of libvirt and the viewer."""

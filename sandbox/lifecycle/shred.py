@@ -12,6 +12,7 @@ from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.settle import unfinished_name
 from sandbox.lifecycle.shredding import Order, Shredding
 from sandbox.model.errors import MailboxError
+from sandbox.model.inventory import open_rows
 
 STEPS = (
     Step("close", "Closing the machine", "its memory holds the key"),
@@ -23,15 +24,19 @@ STEPS = (
     Step("leftovers", "Clearing what libvirt and the viewer noted", "it names the mailbox"),
     Step("look", "Looking for what is left", "only what was looked for is known to be gone"),
     Step("profile", "Removing the profile", "it names the customer and the servers"),
+    Step("certificate", "Writing the certificate", "it says what was done, seen and not seen"),
 )
 
 
 @dataclass(frozen=True)
 class Shredded:
-    """What one run of a shredding did: seconds of each step, and what it found left."""
+    """What one run of a shredding did: seconds of each step, what it found left, and the
+    copies that are neither destroyed nor stated to be.
+    """
 
     seconds: dict[str, float]
     left: tuple[Mapping[str, Any], ...]
+    open: list[str]
 
 
 def plan_shred(name: str, profile_id: uuid.UUID, order: Order | None = None) -> Plan:
@@ -55,6 +60,8 @@ def shred(house: House, name: str, order: Order | None = None) -> Result:
     facts = {
         "profile_id": str(identity),
         "left": list(done.left),
+        "open": done.open,
+        "certificate": str(house.paths.certificate(known, str(identity))),
         "seconds": done.seconds,
     }
     return Result("shred", known, summary, facts)
@@ -80,4 +87,6 @@ def shred_locked(house: House, name: str, profile_id: uuid.UUID, order: Order) -
     for each in work.left:
         house.progress.warn(f"The {each['kind']} is still in {each['path']}.")
     seconds = {timing.step: round(timing.seconds, 3) for timing in timings}
-    return Shredded(seconds, tuple(work.left))
+    stone = house.records.tombstones.of(str(profile_id))
+    rows = stone.case.get("copies", []) if stone else []
+    return Shredded(seconds, tuple(work.left), open_rows(rows))

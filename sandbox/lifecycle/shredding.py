@@ -6,10 +6,11 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from sandbox.lifecycle import rings
+from sandbox.lifecycle.case import header_backup, make_case, pictures_of
+from sandbox.lifecycle.certify import write_certificate
 from sandbox.lifecycle.close import close_locked, is_closed
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import observe
@@ -19,24 +20,34 @@ from sandbox.model.profile import Profile
 from sandbox.model.remains import Sought, needles
 from sandbox.model.secrets import ITEMS, VOLUME_KEY
 from sandbox.state import files
-from sandbox.state.journal import History
 
 
 @dataclass(frozen=True)
 class Order:
-    """Why a mailbox is shredded and by whose order, as the user states it."""
+    """Why a mailbox is shredded and by whose order, as the user states it.
+
+    `confirmed`: ids of copies that the user says are gone. `override`: why before its time.
+    """
 
     because: str = ""
     ordered_by: str = ""
+    confirmed: tuple[str, ...] = ()
+    override: str = ""
 
     def facts(self) -> dict[str, Any]:
         """For the journal; a resumed shredding reads them from there."""
-        return asdict(self)
+        return {**asdict(self), "confirmed": list(self.confirmed)}
 
     @staticmethod
     def read(facts: Mapping[str, Any]) -> Order:
         """The order as the journal has it."""
-        return Order(str(facts.get("because", "")), str(facts.get("ordered_by", "")))
+        confirmed = facts.get("confirmed")
+        return Order(
+            because=str(facts.get("because", "")),
+            ordered_by=str(facts.get("ordered_by", "")),
+            confirmed=tuple(map(str, confirmed)) if isinstance(confirmed, list) else (),
+            override=str(facts.get("override", "")),
+        )
 
 
 class Shredding:
@@ -62,6 +73,7 @@ class Shredding:
             "leftovers": self._clear,
             "look": self._look,
             "profile": lambda: self._house.records.remove(self._name),
+            "certificate": lambda: write_certificate(self._house, self._name, self._id),
         }
 
     def _close(self) -> None:
@@ -70,7 +82,8 @@ class Shredding:
             close_locked(self._house, seen)
 
     def _bury(self) -> None:
-        case = {"volume": dict(self._house.remains.describe(self._volume))}
+        order = self._order.facts()
+        case = make_case(self._house, self._name, self._order.confirmed, order)
         self._house.records.bury(self._name, str(self._id), self._order.because, case)
 
     def _forget_secrets(self) -> dict[str, Any]:
@@ -89,6 +102,9 @@ class Shredding:
         opened = remains.opens(self._volume, self._key) if self._key else None
         self._key = b""
         left = bool(remains.describe(self._volume))
+        backup = header_backup(self._volume)
+        copied = self._house.volumes.erase_header(backup)
+        files.remove(backup)
         if opened or left:
             raise MailboxError(
                 f"The keyslots of {self._name} were overwritten, yet its volume can be read.",
@@ -100,6 +116,7 @@ class Shredding:
             "keyslots": slots,
             "opened_after": opened,
             "header_readable": left,
+            "backup_erased": copied,
         }
 
     def _destroy_keys(self) -> dict[str, Any]:
@@ -172,12 +189,3 @@ def _or_unknown(look: Callable[[], bool]) -> bool | None:
         return look()
     except MailboxError:
         return None
-
-
-def pictures_of(history: History) -> dict[Path, str]:
-    """The screenshots that the journal knows: SHA-256 by path, as they were saved last."""
-    return {
-        Path(entry.fact("file")): entry.fact("sha256")
-        for entry in history.entries
-        if entry.verb == "screenshot" and entry.fact("file")
-    }

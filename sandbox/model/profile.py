@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.model import names
+from sandbox.model.contract import Contract, read_contract, write_contract
 from sandbox.model.endpoints import Endpoint, Security, default_security, host_problem, port_problem
 from sandbox.model.errors import InvalidInputError
 from sandbox.model.schema import Reader
@@ -96,6 +97,7 @@ class Profile:
     account: Account
     settings: Settings
     keys: Keys = field(default_factory=Keys)
+    contract: Contract = field(default_factory=Contract)
 
 
 def client_problem(client: str) -> str | None:
@@ -135,6 +137,7 @@ def read_profile(document: Mapping[str, Any], template: Settings) -> Profile:
         account=_read_account(reader.table("account")),
         settings=_read_settings(reader, template),
         keys=_read_keys(reader.table("openpgp")),
+        contract=read_contract(reader.table("contract")),
     )
     if not profile.id.int:
         reader.problem("id", "is missing")
@@ -146,6 +149,7 @@ def read_profile(document: Mapping[str, Any], template: Settings) -> Profile:
 def write_profile(profile: Profile) -> dict[str, Any]:
     """The profile as a document that `read_profile` understands."""
     settings, account = profile.settings, profile.account
+    contract = write_contract(profile.contract)
     return {
         "version": 1,
         "id": str(profile.id),
@@ -175,6 +179,7 @@ def write_profile(profile: Profile) -> dict[str, Any]:
             "language": settings.display.language,
             "time_zone": settings.display.time_zone,
         },
+        **({"contract": contract} if contract else {}),
     }
 
 

@@ -90,6 +90,10 @@ class Paths:
         """Of one of the profiles that had the name; no name holds a `+`."""
         return self.tombstones / f"{name}+{profile_id}.json"
 
+    def certificate(self, name: str, profile_id: str) -> Path:
+        """Of one of the profiles that had the name, as canonical JSON."""
+        return self.certificates / f"{name}+{profile_id}.json"
+
     def lock(self, name: str) -> Path:
         return self.locks / f"{name.casefold()}.lock"
 

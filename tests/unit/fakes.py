@@ -24,6 +24,7 @@ from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import KeyChoice, Wish
 from sandbox.model.endpoints import Endpoint
 from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.inventory import Copy
 from sandbox.model.keys import ExportedKeys, Key
 from sandbox.model.machine import Image, MachineSpec, MachineState, domain_name
 from sandbox.model.profile import Account, Display, Machine, Policy, Settings
@@ -237,6 +238,13 @@ class FakeRemains:
     def clear(self, domain: str, identity: str, pictures: Mapping[Path, str]) -> dict[str, int]:
         with self._world.change("remains.clear"):
             return self._real.clear(domain, identity, pictures)
+
+    def medium(self, volume: Path) -> Mapping[str, Any]:
+        disk = {"name": "sda", "model": "Disk", "serial": "S1", "kind": "flash"}
+        return {"file_system": "ext4", "encryption": "plain", "disks": [disk], "swap": "none"}
+
+    def copies(self, volume: Path) -> tuple[Copy, ...]:
+        return (Copy("backup:Timeshift", "data", "/etc/timeshift.json", False, None),)
 
     def places(self) -> tuple[Path, ...]:
         return self._real.places()
@@ -525,6 +533,9 @@ class FakeUserKeyring:
 
     def public(self, fingerprint: str) -> bytes:
         return f"public {fingerprint} {self._known(fingerprint)[0]}".encode()
+
+    def has_secret(self, fingerprint: str) -> bool:
+        return fingerprint in self._world.keys
 
     def secret(self, fingerprint: str, ask: Callable[[str], str]) -> tuple[bytes, str]:
         address, passphrase = self._known(fingerprint)

@@ -14,7 +14,15 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from sandbox.cli import commands, image_commands, onboarding, output, recovery_commands
+from sandbox.cli import (
+    certificates,
+    commands,
+    ending,
+    image_commands,
+    onboarding,
+    output,
+    recovery_commands,
+)
 from sandbox.cli.app import cli
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import onboard
@@ -47,7 +55,7 @@ def run(house: House, world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
 
         return replace(make_house(world), progress=progress)
 
-    for module in (commands, image_commands, recovery_commands):
+    for module in (certificates, commands, ending, image_commands, recovery_commands):
         monkeypatch.setattr(module, "compose", compose)
     monkeypatch.setattr(output, "TERMINAL", str(world.root / "no-terminal"))
 
@@ -105,7 +113,9 @@ def test_every_option_says_what_it_does(command: tuple[str, ...]) -> None:
 
 def test_the_issue_of_commands_is_complete() -> None:
     wanted = {"doctor", "image", "onboard", "open", "list", "status", "show", "run", "screenshot"}
-    assert wanted | {"edit", "close", "shred", "repair", "log", "completion"} <= set(cli.commands)
+    assert wanted | {"edit", "close", "shred", "certificate", "repair", "log", "completion"} <= set(
+        cli.commands
+    )
     assert {"build", "list", "verify", "remove"} <= set(image_commands.image.commands)
 
 
@@ -313,6 +323,51 @@ class TestVerbs:
         assert onboarded.records.names() == [NAME]
         assert run("shred", NAME, input=f"{NAME}\n").exit_code == Exit.OK
         assert onboarded.records.names() == []
+
+    def test_shred_lists_every_copy_before_it_asks(self, run: Run, onboarded: House) -> None:
+        done = run("shred", NAME, input="no\n")
+        destroys, _, cannot = done.stderr.partition("It cannot destroy:")
+        assert "keyring:volume-key" in destroys and "keyslots" in destroys
+        assert "provider-mail" in cannot and "backup:Timeshift" in cannot
+        assert done.exit_code == Exit.USAGE and onboarded.records.names() == [NAME]
+
+    def test_what_is_confirmed_must_be_a_copy_out_of_reach(
+        self, run: Run, onboarded: House
+    ) -> None:
+        done = run("shred", NAME, "--yes", "--confirm", "volume", "--confirm", "x", "--json")
+        assert "'volume' is none of: " in error_of(done)["details"]
+        assert onboarded.records.names() == [NAME]
+        said = ("--because", "Vertragsende", "--ordered-by", "Anna", "--confirm", "provider-mail")
+        facts = document(run("shred", NAME, "--yes", "--json", *said))["facts"]
+        assert "provider-mail" not in facts["open"] and "provider-password" in facts["open"]
+        assert Path(facts["certificate"]).is_file()
+        assert "(Vertragsende)" in run("open", NAME).stderr
+
+    def test_certificates_are_written_and_verified(
+        self, run: Run, onboarded: House, tmp_path: Path
+    ) -> None:
+        assert error_of(run("certificate", NAME, "--json"))["code"] == "not-shredded"
+        run("shred", NAME, "--yes")
+        assert "Postfachs" in run("certificate", NAME, "--language", "de").stdout
+        kept = document(run("certificate", NAME, "--json"))
+        assert json.loads(run("certificate", NAME, "--format", "json").stdout) == kept
+        out = tmp_path / "c.json"
+        assert run("certificate", NAME, "--format", "json", "--out", str(out)).exit_code == 0
+        facts = document(run("certificate", "verify", str(out), "--json"))["facts"]
+        assert (facts["noted"], facts["signature"], facts["content"]) == (True, "none", "whole")
+        out.write_bytes(out.read_bytes().replace(b"deleted", b"delated", 1))
+        done = run("certificate", "verify", str(out), "--json")
+        assert error_of(done)["code"] == "certificate-changed"
+        assert done.exit_code == Exit.DAMAGED
+
+    @pytest.mark.parametrize(
+        "arguments", [("x", "file"), (NAME, "--format", "pdf"), (NAME, "--sign-with", "ABCD")]
+    )
+    def test_certificates_asked_for_wrongly(
+        self, run: Run, onboarded: House, arguments: tuple[str, ...]
+    ) -> None:
+        run("shred", NAME, "--yes")
+        assert run("certificate", *arguments).exit_code == Exit.USAGE
 
     def test_close_all_goes_on_after_an_error(self, run: Run, opened: House, world: World) -> None:
         onboard(opened, make_wish("aaa"))

@@ -19,10 +19,11 @@ DOORS = {
     "model": {"model"},
     "ports": {"model"},
     "state": {"state", "model"},
-    "lifecycle": {"lifecycle", "state", "model", "ports"},
+    "report": {"report", "model"},
+    "lifecycle": {"lifecycle", "state", "model", "ports", "report", "__version__", ""},
     "channel": {"channel", "model"},
     "host": {"host", "channel", "state", "model", "ports"},
-    "cli": {"cli", "lifecycle", "state", "model", "ports", "host", ""},
+    "cli": {"cli", "lifecycle", "state", "model", "ports", "host", "report", ""},
     "": set[str](),
 }
 # Which libraries only some rooms may know.
@@ -37,6 +38,7 @@ ONLY = {
     "multiprocessing": (),
     "pty": (),
     "PIL": ("host/picture.py",),
+    "fpdf": ("report/pdf.py",),
     "dns": ("host/",),
     "tomllib": ("state/records.py", "host/recipes.py"),
 }
@@ -150,7 +152,7 @@ def loaded_by(home: Path, *arguments: str) -> set[str]:
     return set(done.stderr.partition("LOADED ")[2].split())
 
 
-SLOW = {"libvirt", "asyncssh", "keyring", "gnupg", "PIL", "dns", "cryptography", "rich"}
+SLOW = {"libvirt", "asyncssh", "keyring", "gnupg", "PIL", "dns", "cryptography", "rich", "fpdf"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["onboard", "--help"], ["--version"]])

@@ -1,0 +1,134 @@
+"""`shred`: what is known is listed before it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from sandbox.cli.app import NAME, verb
+from sandbox.cli.certificates import SIGN_WITH, write_signature
+from sandbox.cli.compose import compose
+from sandbox.cli.output import Printer
+from sandbox.lifecycle.shredding import Order
+from sandbox.model.errors import Exit, InvalidInputError, MailboxError
+from sandbox.model.inventory import Copy, unknown_ids
+from sandbox.model.names import text_problem
+
+
+def _said(_context: object, option: click.Parameter, text: str | None) -> str:
+    problem = text_problem(text or "")
+    if problem:
+        raise click.BadParameter(problem, param=option)
+    return text or ""
+
+
+@verb(
+    NAME,
+    click.option("--yes", is_flag=True, help="Do not ask (for scripts)."),
+    click.option("--because", metavar="TEXT", callback=_said, help="Why, for the certificate."),
+    click.option("--ordered-by", metavar="TEXT", callback=_said, help="By whose order."),
+    click.option(
+        "--confirm",
+        "confirmed",
+        multiple=True,
+        metavar="COPY",
+        help="State that a copy out of reach is destroyed or was never made (repeatable).",
+    ),
+    SIGN_WITH,
+)
+def shred(
+    printer: Printer,
+    name: str,
+    yes: bool,
+    because: str,
+    ordered_by: str,
+    confirmed: tuple[str, ...],
+    sign_with: str | None,
+) -> None:
+    """Destroy a mailbox for good: first its keys, then its volume and records.
+
+    It lists every copy of keys and data that it knows, destroys those it can reach, looks for what
+    is left, and ends with a certificate. Copies out of its reach stay on record as open, unless you
+    state with --confirm, or when asked, that they are gone.
+
+    \b
+    mailbox shred clientA
+    mailbox shred clientA --yes --because "contract ended" --confirm provider-password
+    """
+    from sandbox.lifecycle.case import take_inventory
+    from sandbox.lifecycle.settle import find_name
+    from sandbox.lifecycle.shred import shred as shred_mailbox
+
+    house = compose(printer)
+    known = find_name(house, name)
+    rows = take_inventory(house, known)
+    wrong = unknown_ids(rows, confirmed)
+    if wrong:
+        beyond = ", ".join(row.id for row in rows if not row.destroys)
+        problems = [f"--confirm: {each!r} is none of: {beyond}" for each in wrong]
+        raise InvalidInputError("The input", problems)
+    if not yes:
+        confirmed = (*confirmed, *_ask(printer, known, rows, confirmed))
+    with printer.working():
+        result = shred_mailbox(house, known, Order(because, ordered_by, confirmed))
+    if sign_with:
+        place = Path(str(result.facts["certificate"]))
+        write_signature(place, place.read_bytes(), sign_with)
+    printer.result(result)
+    if result.facts["open"]:
+        printer.note(f"Out of reach and open: {', '.join(result.facts['open'])}.")
+    printer.note(f"`mailbox certificate {known}` shows the certificate.")
+
+
+def _ask(
+    printer: Printer, name: str, rows: Sequence[Copy], confirmed: Sequence[str]
+) -> tuple[str, ...]:
+    printer.note(f"This destroys the keys and the mail of {name} on this computer. No way back.")
+    show_inventory(printer, rows)
+    stated: tuple[str, ...] = ()
+    if not sys.stdin.isatty():
+        typed = sys.stdin.readline().strip()
+    else:
+        stated = _ask_each(rows, confirmed)
+        typed = click.prompt(f"Type {name} to go on", default="", show_default=False, err=True)
+    if typed != name:
+        raise MailboxError(
+            "The name was not repeated; nothing was destroyed.",
+            resolution="Type it exactly, or use --yes in scripts.",
+            code="not-confirmed",
+            exit_code=Exit.USAGE,
+        )
+    return stated
+
+
+def show_inventory(printer: Printer, rows: Sequence[Copy]) -> None:
+    """The copies that are known: those that go, and those that nobody here can destroy."""
+    printer.note("It destroys:")
+    for row in rows:
+        if row.destroys:
+            printer.note(f"  {_line(row)}")
+    printer.note("It cannot destroy:")
+    for row in rows:
+        if not row.destroys:
+            printer.note(f"  {_line(row)}{'' if row.seen else ', if there is one'}")
+
+
+def _line(row: Copy) -> str:
+    from sandbox.report.words import label
+
+    where = f" ({row.where})" if row.where else ""
+    return f"{row.id}: {label(row.id, 'en')}{where}"
+
+
+def _ask_each(rows: Sequence[Copy], confirmed: Sequence[str]) -> tuple[str, ...]:
+    """One by one; what is not confirmed stays on record as open."""
+    asked = [row for row in rows if not row.destroys and row.id not in confirmed]
+    question = "Is this copy destroyed, or was it never made: {}?"
+    return tuple(
+        row.id
+        for row in asked
+        if click.confirm(question.format(_line(row)), default=False, err=True)
+    )
