@@ -122,14 +122,14 @@ def list_(printer: Printer) -> None:
 def status(printer: Printer, name: str | None) -> None:
     """Tell the state of one mailbox closely, or of all."""
     from sandbox.cli.views import print_list, print_status
-    from sandbox.lifecycle.observe import observe, observe_all
+    from sandbox.lifecycle.observe import look_at, observe_all
     from sandbox.lifecycle.settle import find_name
 
     house = compose(printer)
     if name is None:
         print_list(printer, observe_all(house))
     else:
-        print_status(printer, house, observe(house, find_name(house, name)))
+        print_status(printer, house, look_at(house, find_name(house, name)))
 
 
 @verb(NAME)

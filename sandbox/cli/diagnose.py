@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from sandbox.cli.output import Printer
@@ -12,6 +13,7 @@ from sandbox.host.probes import kvm
 from sandbox.host.probes.collect import Sources, collect
 from sandbox.host.probes.facts import KvmProof
 from sandbox.host.probes.finding import Finding
+from sandbox.host.probes.machines import candidates
 from sandbox.model.errors import Exit
 from sandbox.state.paths import Paths, find_paths
 
@@ -38,14 +40,10 @@ def collect_findings(printer: Printer) -> list[Finding]:
         connect_libvirt=connection.facts,
         keyring_facts=vault.facts,
         prove_kvm=lambda: prove_kvm(paths, fresh=True),
-        libvirt_uris=_uris(),
+        libvirt_uris=candidates(os.environ, os.geteuid()),
+        config_home=Path(config) if (config := os.environ.get("XDG_CONFIG_HOME")) else None,
     )
     return collect(sources, printer.step)
-
-
-def _uris() -> tuple[str, ...]:
-    configured = os.environ.get("MAILBOX_LIBVIRT_URI") or os.environ.get("LIBVIRT_DEFAULT_URI")
-    return (configured,) if configured else ()
 
 
 def report(printer: Printer, findings: list[Finding]) -> int:

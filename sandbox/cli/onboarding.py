@@ -204,7 +204,9 @@ def check_answers(
     colour = checker.parse("--colour", answers.colour, names.parse_colour, "")
     if checker.problems:
         hint = "`mailbox onboard --help` explains each."
-        raise InvalidInputError("The input", checker.problems, resolution=hint)
+        raise InvalidInputError(
+            "The input", checker.problems, meaning="nothing was written", resolution=hint
+        )
     return Wish(
         name=name,
         template=answers.template or "default",

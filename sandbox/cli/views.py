@@ -8,6 +8,7 @@ from sandbox.cli.output import Printer
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import Observation
 from sandbox.model.errors import MailboxError
+from sandbox.model.machine import MachineState
 from sandbox.model.names import human_size
 from sandbox.model.profile import Profile, write_profile
 from sandbox.state.journal import History
@@ -59,7 +60,9 @@ def print_list(printer: Printer, observations: list[Observation]) -> None:
 def print_status(printer: Printer, house: House, seen: Observation) -> None:
     """One mailbox, closely."""
     channel = _channel(house, seen)
-    facts = observation_facts(seen) | {"channel": channel, "volume_plugged": seen.plugged}
+    known = seen.machine is not MachineState.UNKNOWN
+    facts = observation_facts(seen) | {"channel": channel}
+    facts["volume_plugged"] = seen.plugged if known else None
     if printer.as_json:
         printer.document(facts)
         return

@@ -12,25 +12,31 @@ from sandbox.cli.discover import discoverer
 from sandbox.cli.onboarding import Answers
 from sandbox.cli.output import Printer
 from sandbox.lifecycle.house import House
-from sandbox.lifecycle.onboard import Wish
+from sandbox.lifecycle.onboard import Wish, check_first
 
 
 def text_option(name: str, metavar: str, text: str) -> Any:
     return click.option(name, metavar=metavar, help=text)
 
 
+_SERVER = (
+    " (default: found from the address). TLS begins with the connection (/tls) or in it "
+    "(/starttls: ports 143, 587 and 25 unless you say otherwise); without TLS there is none."
+)
 ACCOUNT = (
     click.option("--from", "from_file", metavar="FILE", help="Take the answers from a TOML file."),
     text_option("--template", "NAME", "The template with the defaults (default: default)."),
     text_option("--client", "NAME", "The mail client's image, such as thunderbird."),
     text_option("--address", "ADDRESS", "The mail address."),
     text_option("--display-name", "TEXT", "The name that recipients see."),
-    text_option("--imap", "HOST[:PORT][/starttls]", "The IMAP server (default: found)."),
-    text_option("--smtp", "HOST[:PORT][/starttls]", "The submission server (default: found)."),
+    text_option("--imap", "HOST[:PORT][/tls|/starttls]", "The IMAP server" + _SERVER),
+    text_option("--smtp", "HOST[:PORT][/tls|/starttls]", "The submission server" + _SERVER),
     text_option("--login", "TEXT", "The login (default: the address)."),
     text_option("--signature", "TEXT", "The signature below every mail."),
     click.option("--password-stdin", is_flag=True, help="Read the mail password from a pipe."),
-    text_option("--ca", "FILE", "Certificates (PEM) that vouch for the servers, nobody else's."),
+    text_option(
+        "--ca", "FILE", "Authorities (PEM) that vouch for this mailbox's servers; no other has to."
+    ),
     text_option("--key", "FINGERPRINT", "Your OpenPGP key, taken from your GnuPG."),
     text_option("--key-file", "FILE", "Your OpenPGP key, exported to a file."),
     click.option("--generate-key", is_flag=True, default=None, help="Make a new OpenPGP key."),
@@ -80,6 +86,7 @@ def gather_wish(
     interactive = sys.stdin.isatty() and not printer.as_json
     discover = discoverer(printer, interactive=interactive, yes=yes)
     if interactive:
+        check_first(house, name, reuse_name=reuse_name)
         answers = input_.ask_missing(answers, None if offline else discover)
     elif not offline and not (answers.imap and answers.smtp):
         answers = input_.discover_missing(answers, discover)

@@ -70,7 +70,7 @@ def close(house: House, name: str) -> Result:
 
 def names_to_close(house: House) -> list[str]:
     """Every profile, and every machine of ours whose profile's file is gone."""
-    names = house.records.names()
+    names = [each for each in house.records.names() if not name_problem(each)]
     return [*names, *(each for each in _running_names(house) if each not in names)]
 
 

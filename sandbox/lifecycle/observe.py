@@ -59,13 +59,23 @@ def observe(house: House, name: str) -> Observation:
     )
 
 
+def look_at(house: House, name: str) -> Observation:
+    """As `observe`, for reports: what libvirt cannot tell is unknown instead of an error."""
+    try:
+        return observe(house, name)
+    except MailboxError as error:
+        house.progress.warn(f"{error.brief} {error.resolution}".strip())
+        warden = house.wardens.answers(house.paths.control_socket(name))
+        return _observation(house, name, MachineState.UNKNOWN, warden=warden)
+
+
 def observe_all(house: House) -> list[Observation]:
     """Observe every profile with one request to libvirt; nothing broken hides the others."""
     try:
         states = house.machines.states()
         unknown = MachineState.CLOSED
     except MailboxError as error:
-        house.progress.warn(error.brief)
+        house.progress.warn(f"{error.brief} {error.resolution}".strip())
         states, unknown = {}, MachineState.UNKNOWN
     return [
         _observation(house, name, states.get(house.domain(name), unknown))
@@ -102,4 +112,6 @@ def _or_error(errors: list[str], look: Callable[[], T]) -> T | None:
         return look()
     except MailboxError as problem:
         errors += filter(None, (problem.brief, problem.details))
-        return None
+    except OSError as problem:  # one that cannot even be looked at hides no other
+        errors.append(str(problem))
+    return None

@@ -13,8 +13,8 @@ from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.rekey import rekey, wrong_code
 from sandbox.lifecycle.settle import settle, unfinished_name
-from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.names import COLOURS
+from sandbox.model.errors import Exit, InvalidInputError, MailboxError
+from sandbox.model.names import COLOURS, name_problem
 from sandbox.model.profile import Account, Correspondent, Keys, Profile, Settings
 from sandbox.model.recovery import CODE_SLOT, new_code
 from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
@@ -118,8 +118,33 @@ def undo_onboard(house: House, name: str, profile_id: uuid.UUID) -> None:
         house.vault.delete(profile_id, kind)
 
 
+def check_first(house: House, name: str, *, reuse_name: bool) -> None:
+    """Refuse, before anything is asked, what no answer can mend; warn where `open` would fail.
+
+    Raises:
+        InvalidInputError: `name` is no name.
+        MailboxError: `profile-exists`, `name-shredded`, `keyring-missing`, `keyring-unsafe`.
+    """
+    problem = name_problem(name)
+    if problem:
+        raise InvalidInputError("The name", [problem])
+    _refuse_known(house, name, reuse_name=reuse_name)
+    house.vault.check()
+    try:
+        house.machines.states()
+    except MailboxError as error:
+        house.progress.warn(f"{error.brief} Until it does, this mailbox cannot be opened.")
+
+
 def _refuse_existing(house: House, wish: Wish) -> None:
-    known = house.records.find(wish.name)
+    _refuse_known(house, wish.name, reuse_name=wish.reuse_name)
+    for path in (house.paths.volume(wish.name), house.paths.gnupg(wish.name)):
+        if path.exists():
+            raise _in_the_way(path)
+
+
+def _refuse_known(house: House, name: str, *, reuse_name: bool) -> None:
+    known = house.records.find(name)
     if known:
         raise MailboxError(
             f"A mailbox named {known} exists already; it was not touched.",
@@ -127,8 +152,8 @@ def _refuse_existing(house: House, wish: Wish) -> None:
             code="profile-exists",
             exit_code=Exit.EXISTS,
         )
-    stone = house.records.tombstone(wish.name)
-    if stone and not wish.reuse_name:
+    stone = house.records.tombstone(name)
+    if stone and not reuse_name:
         raise MailboxError(
             f"A mailbox named {stone.name} was shredded on {stone.when_and_why}.",
             details="A new one would be another profile, without anything of the old one.",
@@ -136,9 +161,6 @@ def _refuse_existing(house: House, wish: Wish) -> None:
             code="name-shredded",
             exit_code=Exit.EXISTS,
         )
-    for path in (house.paths.volume(wish.name), house.paths.gnupg(wish.name)):
-        if path.exists():
-            raise _in_the_way(path)
 
 
 def _with_size(house: House, wish: Wish) -> Wish:

@@ -49,12 +49,14 @@ class MailboxError(Exception):
 
 
 class InvalidInputError(MailboxError):
-    """Everything wrong with one input, reported at once."""
+    """Everything wrong with one input, reported at once; `meaning` says what it means."""
 
-    def __init__(self, what: str, problems: list[str], *, resolution: str = "") -> None:
+    def __init__(
+        self, what: str, problems: list[str], *, meaning: str = "", resolution: str = ""
+    ) -> None:
         listed = "\n".join(f"  {problem}" for problem in problems)
         super().__init__(
-            f"{what} is not valid; nothing was written.",
+            f"{what} is not valid; {meaning}." if meaning else f"{what} is not valid.",
             details=listed,
             resolution=resolution,
             code="invalid-input",

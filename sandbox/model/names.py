@@ -86,17 +86,30 @@ def parse_colour(text: str) -> str:
 
 
 def parse_size(text: str) -> int:
-    """A size such as `20G` or `512MiB`, in bytes (binary units).
+    """The size of a volume such as `20G` or `512MiB`, in bytes (binary units).
 
     Raises:
         ValueError: when malformed, or below 64 MiB (an ext4 volume needs room for its journal).
     """
+    return _parse_size(text, 64 * 1024**2, "a volume needs at least 64M")
+
+
+def parse_memory(text: str) -> int:
+    """The memory of a machine such as `2G`, in bytes (binary units).
+
+    Raises:
+        ValueError: when malformed, or below 768 MiB (a mail client would be killed).
+    """
+    return _parse_size(text, 768 * 1024**2, "a mail client needs at least 768M")
+
+
+def _parse_size(text: str, least: int, why: str) -> int:
     match = _SIZE.match(text.strip())
     if not match:
         raise ValueError(f"{text!r} is not a size such as 20G")
     size = int(match[1]) * _UNITS[match[2].upper()]
-    if size < 64 * 1024**2:
-        raise ValueError(f"{text!r} is too small: a volume needs at least 64M")
+    if size < least:
+        raise ValueError(f"{text!r} is too small: {why}")
     return size
 
 

@@ -199,7 +199,7 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
     settings = Settings(
         client=client,
         machine=Machine(
-            memory=machine.parsed("memory", names.parse_size, default.machine.memory),
+            memory=machine.parsed("memory", names.parse_memory, default.machine.memory),
             cpus=machine.get("cpus", int, default.machine.cpus),
         ),
         volume_size=volume.parsed("size", names.parse_size, default.volume_size),
@@ -215,8 +215,6 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
     )
     if not 1 <= settings.machine.cpus <= 64:
         machine.problem("cpus", f"{settings.machine.cpus} is not between 1 and 64")
-    if settings.machine.memory < 768 * 1024**2:
-        machine.problem("memory", "a mail client needs at least 768M")
     for table in (machine, volume, policy, display):
         table.finish()
     return settings

@@ -13,13 +13,30 @@ from sandbox.model.errors import Exit, MailboxError
 
 
 def private_folder(folder: Path) -> Path:
-    """The folder, made with all its parents for its owner alone."""
+    """The folder, made with all its parents for its owner alone; an open one is closed.
+
+    Raises:
+        MailboxError: `folder-not-ours` when it belongs to somebody else, who could look into it.
+    """
     with readable_errors(folder):
         missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
         for each in reversed(missing):
             each.mkdir(mode=0o700, exist_ok=True)
             sync_folder(each.parent)
+        status = folder.stat()
+        if status.st_uid != os.geteuid():
+            raise _not_ours(folder)
+        if status.st_mode & 0o077:
+            folder.chmod(0o700)
     return folder
+
+
+def _not_ours(folder: Path) -> MailboxError:
+    return MailboxError(
+        f"The folder {folder} belongs to somebody else, who could look into it; nothing was done.",
+        resolution="Give it to yourself (chown), or set MAILBOX_HOME to a folder of your own.",
+        code="folder-not-ours",
+    )
 
 
 def sync_folder(folder: Path) -> None:
@@ -33,7 +50,8 @@ def sync_folder(folder: Path) -> None:
 
 def replace(path: Path, content: bytes) -> None:
     """Write a file so that, killed at any moment, it is either the old or the new one."""
-    private_folder(path.parent)
+    if not path.parent.is_dir():
+        private_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with readable_errors(path):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

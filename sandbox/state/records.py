@@ -102,7 +102,9 @@ class Records:
         for folder in (self._paths.templates, self._shipped):
             path = folder / f"{name}.toml"
             if not name_problem(name) and path.is_file():
-                return read_template(parse_toml(path.read_bytes(), f"The template {name}"), name)
+                with files.readable_errors(path):
+                    content = path.read_bytes()
+                return read_template(parse_toml(content, f"The template {name}"), name)
         raise MailboxError(
             f"There is no template {name!r}.",
             resolution=f"Known templates: {', '.join(self.templates())}.",

@@ -25,7 +25,7 @@ from sandbox.cli import (
 )
 from sandbox.cli.app import cli
 from sandbox.lifecycle.house import House
-from sandbox.lifecycle.onboard import onboard
+from sandbox.lifecycle.onboard import check_first, onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.model.errors import Exit, MailboxError
 from tests.unit.fakes import NAME, PASSWORD, World, make_house, make_wish
@@ -563,6 +563,22 @@ class TestQuestions:
             smtp="s.kunde.test",
             generate_key=True,
         )
+
+    def test_nothing_is_asked_for_a_name_that_cannot_be(
+        self, onboarded: House, world: World
+    ) -> None:
+        def code(name: str) -> str:
+            with pytest.raises(MailboxError) as refused:
+                check_first(onboarded, name, reuse_name=False)
+            return refused.value.code
+
+        assert code(NAME.lower()) == "profile-exists"
+        assert code("a b") == "invalid-input"
+        world.faults["vault.check"] = MailboxError("No keyring.", code="keyring-missing")
+        assert code("new") == "keyring-missing"
+        world.faults = {"machines.states": MailboxError("libvirt is away.")}
+        check_first(onboarded, "new", reuse_name=False)
+        assert "cannot be opened" in world.warned[-1]
 
     def test_what_is_not_valid_is_asked_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made = self.answers(

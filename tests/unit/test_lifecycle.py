@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
-from sandbox.lifecycle.observe import observe, observe_all
+from sandbox.lifecycle.observe import look_at, observe, observe_all
 from sandbox.lifecycle.onboard import KeyChoice, onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.lifecycle.picture import save_screenshot
@@ -672,6 +672,28 @@ class TestObserve:
         seen = {each.name: each.state for each in observe_all(onboarded)}
         assert seen.pop(NAME) == "closed"
         assert seen == dict.fromkeys(("broken", "folder", "volume", "journal"), "broken")
+
+    def test_the_status_without_libvirt_says_what_is_known(
+        self, onboarded: House, world: World
+    ) -> None:
+        world.faults["machines.state"] = MailboxError("libvirt is away.", resolution="Start it.")
+        seen = look_at(onboarded, NAME)
+        assert seen.state == "unknown" and seen.profile is not None and seen.volume is not None
+        assert world.warned == ["libvirt is away. Start it."]
+
+    def test_one_that_cannot_be_looked_at_hides_no_other(
+        self, onboarded: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        onboard(onboarded, make_wish("other"))
+        look = onboarded.volumes.look
+
+        def fails(path: Path) -> object:
+            if path.stem == NAME:
+                raise PermissionError(13, "Permission denied", str(path))
+            return look(path)
+
+        monkeypatch.setattr(onboarded.volumes, "look", fails)
+        assert [seen.state for seen in observe_all(onboarded)] == ["broken", "closed"]
 
     def test_without_libvirt_the_state_is_unknown(self, onboarded: House, world: World) -> None:
         world.faults["machines.states"] = MailboxError("libvirt does not answer.")

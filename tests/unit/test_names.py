@@ -207,6 +207,12 @@ def test_sizes_are_binary(number: int, unit: str, suffix: str) -> None:
                 names.parse_size(text)
 
 
+def test_too_little_memory_is_told_as_such() -> None:
+    assert names.parse_memory("768M") == 768 * 1024**2
+    with pytest.raises(ValueError, match="a mail client needs at least 768M"):
+        names.parse_memory("1M")
+
+
 @pytest.mark.parametrize(
     "text", ["", "20", "G", "-1G", "1.5G", "20X", "20GG", "٣٣G", "1e3G", "1G\n1"]
 )

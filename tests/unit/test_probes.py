@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.host import process
+from sandbox.host.libvirt.connection import choose_uri
+from sandbox.host.libvirt.machines import start_error
 from sandbox.host.probes import desk, disks, kvm, leaks, machines, secrets
 from sandbox.host.probes.collect import Sources, collect
 from sandbox.host.probes.disks import Encryption, Place
@@ -332,16 +334,49 @@ def test_backup_programs_are_found_by_their_configuration(computer: Computer) ->
 
 # --- machines
 
+HOME = Path("/home/anna/.config")
+
 
 def test_libvirt_takes_the_first_address_that_works(computer: Computer) -> None:
     def connect(uri: str) -> LibvirtFacts:
         return LibvirtFacts(uri, "9.0.0", "7.2.0", "down" if uri.endswith("session") else None)
 
     system = computer.system(uid=1000)
-    verdict = machines.libvirt(system, connect, machines.uris_for(1000))
+    verdict = machines.libvirt(system, connect, machines.candidates({}, 1000), HOME)
     assert verdict.level is Level.OK
     assert "qemu:///system" in verdict.detail
-    assert machines.uris_for(0) == ("qemu:///system",)
+    assert machines.candidates({}, 0) == ("qemu:///system",)
+    for uris in (("qemu:///session", "qemu:///system"), ("qemu:///system",)):
+        assert choose_uri({}, 1000 if len(uris) == 2 else 0, connect) == "qemu:///system"
+
+
+def test_open_and_doctor_prefer_the_session(computer: Computer) -> None:
+    def connect(uri: str) -> LibvirtFacts:
+        return LibvirtFacts(uri, "9.0.0", "7.2.0")
+
+    uris = machines.candidates({}, 1000)
+    verdict = machines.libvirt(computer.system(uid=1000), connect, uris, HOME)
+    assert choose_uri({}, 1000, connect) == "qemu:///session"
+    assert "qemu:///session works" in verdict.detail
+
+
+def test_a_home_too_deep_for_the_sockets_of_libvirt(computer: Computer) -> None:
+    def connect(uri: str) -> LibvirtFacts:
+        return LibvirtFacts(uri, "9.0.0", "7.2.0")
+
+    def level(config_home: Path, uri: str = "qemu:///session") -> Level:
+        return machines.libvirt(computer.system(uid=1000), connect, [uri], config_home).level
+
+    assert level(Path("/" + "x" * 42)) is Level.OK
+    assert level(Path("/" + "x" * 43)) is Level.PROBLEM
+    assert level(Path("/" + "x" * 43), "qemu:///system") is Level.OK
+
+
+def test_a_start_that_fails_for_a_deep_home_names_it() -> None:
+    said = "internal error: UNIX socket path '/very/deep/monitor.sock' too long"
+    error = start_error(said)
+    assert error.code == "path-too-long" and "XDG_CONFIG_HOME" in error.resolution
+    assert start_error("internal error: boom").code == "libvirt-error"
 
 
 @pytest.mark.parametrize(

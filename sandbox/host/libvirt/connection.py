@@ -8,20 +8,23 @@ from contextlib import contextmanager
 
 import libvirt
 
-from sandbox.host.probes.facts import LibvirtFacts
+from sandbox.host.probes.facts import ConnectLibvirt, LibvirtFacts
+from sandbox.host.probes.machines import SESSION, SYSTEM, candidates, first_working
 from sandbox.model.errors import Exit, MailboxError
 
-SESSION = "qemu:///session"
-SYSTEM = "qemu:///system"
+__all__ = ["SESSION", "SYSTEM", "choose_uri", "connect", "explained", "facts"]
 # libvirt's numbers: https://libvirt.org/html/libvirt-virterror.html
 ERROR_NO_DOMAIN = libvirt.VIR_ERR_NO_DOMAIN
 ERROR_NO_SECRET = libvirt.VIR_ERR_NO_SECRET
 
 
-def choose_uri(environment: Mapping[str, str], uid: int) -> str:
-    """The URI: as configured, else the session of an ordinary user, the system's of root."""
-    configured = environment.get("MAILBOX_LIBVIRT_URI") or environment.get("LIBVIRT_DEFAULT_URI")
-    return configured or (SYSTEM if uid == 0 else SESSION)
+def choose_uri(environment: Mapping[str, str], uid: int, look: ConnectLibvirt | None = None) -> str:
+    """The URI as configured, else the first that works (probes.machines, as `doctor` does)."""
+    uris = candidates(environment, uid)
+    if len(uris) == 1:
+        return uris[0]
+    chosen, _failed = first_working(uris, look or facts)
+    return chosen.uri if chosen else uris[0]
 
 
 def connect(uri: str) -> libvirt.virConnect:

@@ -13,6 +13,7 @@ import libvirt
 
 from sandbox.host.libvirt import connection as lv
 from sandbox.host.libvirt.domain_xml import domain_xml, secret_xml, volume_xml
+from sandbox.host.probes.machines import SHORTER_HOME
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineSpec, MachineState
 
@@ -60,8 +61,10 @@ class LibvirtMachines:
     def start(self, spec: MachineSpec) -> None:
         """Start the machine; it ends with its last reference, leaving no definition."""
         owner = None if self.uri == lv.SESSION else (os.geteuid(), os.getegid())
-        with lv.explained("start the machine"):
+        try:
             self._connection.createXML(domain_xml(spec, owner), libvirt.VIR_DOMAIN_START_VALIDATE)
+        except libvirt.libvirtError as error:
+            raise start_error(str(error)) from None
         if self.uri == lv.SESSION:
             _forbid_core_dump(spec.name)
 
@@ -174,6 +177,21 @@ def _forbid_core_dump(name: str) -> None:
     note = Path(runtime) / "libvirt" / "qemu" / "run" / f"{name}.pid"
     with suppress(OSError, ValueError):
         resource.prlimit(int(note.read_text()), resource.RLIMIT_CORE, (0, 0))
+
+
+def start_error(text: str) -> MailboxError:
+    """Why libvirt did not start a machine; it says a socket's path "is too long"."""
+    deep = "too long" in text and "UNIX" in text
+    return MailboxError(
+        "libvirt could not start the machine: its folder for sockets lies too deep; "
+        "the mail is untouched."
+        if deep
+        else "libvirt could not start the machine; the mail is untouched.",
+        details=text,
+        resolution=f"{SHORTER_HOME}." if deep else "`mailbox doctor` checks what it needs.",
+        code="path-too-long" if deep else "libvirt-error",
+        exit_code=Exit.HOST if deep else Exit.MACHINE,
+    )
 
 
 def _attach_error(text: str) -> MailboxError:

@@ -25,6 +25,7 @@ class Sources:
     keyring_facts: ReadKeyring
     prove_kvm: ProveKvm
     libvirt_uris: Sequence[str] = ()
+    config_home: Path | None = None
     system: System = field(default_factory=System)
     kvm_device: Callable[[], KvmDevice] = kvm.device_facts
     free_bytes: Callable[[Path], int | None] = desk.free_bytes
@@ -65,10 +66,13 @@ def probes(sources: Sources) -> list[Probe]:
 
 def _machine_probes(sources: Sources) -> list[Probe]:
     system = sources.system
-    uris = sources.libvirt_uris or machines.uris_for(system.uid)
+    uris = sources.libvirt_uris or machines.candidates({}, system.uid)
+    config = sources.config_home or system.home / ".config"
     return [
         Probe(
-            "libvirt", "libvirt", lambda: machines.libvirt(system, sources.connect_libvirt, uris)
+            "libvirt",
+            "libvirt",
+            lambda: machines.libvirt(system, sources.connect_libvirt, uris, config),
         ),
         Probe("qemu", "QEMU", lambda: machines.qemu(system)),
         Probe("qemu-tools", "QEMU's disk tools", lambda: machines.qemu_tools(system)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from sandbox.host.probes.facts import (
     ConnectLibvirt,
@@ -19,6 +21,10 @@ from sandbox.host.probes.system import System
 SESSION = "qemu:///session"
 SYSTEM = "qemu:///system"
 QEMU_MINIMUM = (7, 2)
+SOCKET_LIMIT = 107
+SHORTER_HOME = (
+    "Set XDG_CONFIG_HOME to a folder with a short path (40 bytes or less), and log in again"
+)
 
 _INSTALL_LIBVIRT = (
     "sudo apt-get install libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86"
@@ -32,19 +38,47 @@ def version_in(text: str) -> tuple[int, ...] | None:
     return tuple(int(part) for part in found[1].split(".")) if found else None
 
 
-def uris_for(uid: int) -> tuple[str, ...]:
+def candidates(environment: Mapping[str, str], uid: int) -> tuple[str, ...]:
     """The libvirt URIs to try, the preferred one first; root has no session of its own."""
+    configured = environment.get("MAILBOX_LIBVIRT_URI") or environment.get("LIBVIRT_DEFAULT_URI")
+    if configured:
+        return (configured,)
     return (SYSTEM,) if uid == 0 else (SESSION, SYSTEM)
 
 
-def libvirt(system: System, connect: ConnectLibvirt, uris: Sequence[str]) -> Verdict:
-    """Whether libvirt answers, and at which URI."""
-    tried: list[LibvirtFacts] = []
+def first_working(
+    uris: Sequence[str], connect: ConnectLibvirt
+) -> tuple[LibvirtFacts | None, list[LibvirtFacts]]:
+    """The libvirt that `doctor` reports and `open` uses, and those before it that failed."""
+    failed: list[LibvirtFacts] = []
     for uri in uris:
         facts = connect(uri)
         if facts.error is None:
-            return judge_libvirt(facts, preferred=uri == uris[0])
-        tried.append(facts)
+            return facts, failed
+        failed.append(facts)
+    return None, failed
+
+
+def longest_monitor_path(config_home: Path) -> int:
+    """Bytes of the longest path that a session libvirt binds for a machine.
+
+    libvirt: virQEMUDriverConfigNew, qemuDomainSetPrivatePaths, virDomainDefGetShortName (the
+    name is cut at 20 bytes); five digits for the machine's number.
+    """
+    folder = config_home / "libvirt/qemu/lib" / f"domain-99999-{'n' * 20}"
+    return len(os.fsencode(folder / "monitor.sock"))
+
+
+def libvirt(
+    system: System, connect: ConnectLibvirt, uris: Sequence[str], config_home: Path
+) -> Verdict:
+    """Whether libvirt answers, at which URI, and whether its sockets have room there."""
+    chosen, tried = first_working(uris, connect)
+    if chosen is not None:
+        length = longest_monitor_path(config_home)
+        if chosen.uri == SESSION and length > SOCKET_LIMIT:
+            return judge_deep_home(config_home, length)
+        return judge_libvirt(chosen, preferred=not tried)
     return judge_no_libvirt(
         tried,
         root=system.uid == 0,
@@ -58,6 +92,15 @@ def judge_libvirt(facts: LibvirtFacts, *, preferred: bool) -> Verdict:
     versions = f"libvirt {facts.libvirt_version or '?'}, QEMU {facts.qemu_version or '?'}"
     note = "" if preferred else "; the preferred address does not work"
     return ok(f"{facts.uri} works ({versions}){note}")
+
+
+def judge_deep_home(config_home: Path, length: int) -> Verdict:
+    """A session libvirt cannot bind its sockets below this folder (unix(7): 107 bytes)."""
+    return problem(
+        f"No machine can start: libvirt's sockets below {config_home} would have paths of up to "
+        f"{length} bytes, and {SOCKET_LIMIT} are possible",
+        SHORTER_HOME,
+    )
 
 
 def judge_no_libvirt(
