@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import click
@@ -25,6 +26,15 @@ def _said(_context: object, option: click.Parameter, text: str | None) -> str:
     return text or ""
 
 
+def _day(_context: object, option: click.Parameter, text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a day such as 2031-12-31", param=option
+        ) from None
+
+
 @verb(
     NAME,
     click.option("--yes", is_flag=True, help="Do not ask (for scripts)."),
@@ -37,6 +47,19 @@ def _said(_context: object, option: click.Parameter, text: str | None) -> str:
         metavar="COPY",
         help="State that a copy out of reach is destroyed or was never made (repeatable).",
     ),
+    click.option(
+        "--retain-until",
+        metavar="DATE",
+        callback=_day,
+        help="Do not destroy: close it for use and keep it until DATE (needs --because).",
+    ),
+    click.option(
+        "--override-retention",
+        "override",
+        metavar="TEXT",
+        callback=_said,
+        help="Destroy before the day until which it is kept; why, for the record.",
+    ),
     SIGN_WITH,
 )
 def shred(
@@ -46,6 +69,8 @@ def shred(
     because: str,
     ordered_by: str,
     confirmed: tuple[str, ...],
+    retain_until: date | None,
+    override: str,
     sign_with: str | None,
 ) -> None:
     """Destroy a mailbox for good: first its keys, then its volume and records.
@@ -58,6 +83,9 @@ def shred(
     mailbox shred clientA
     mailbox shred clientA --yes --because "contract ended" --confirm provider-password
     """
+    if retain_until:
+        _retain(printer, name, retain_until, because)
+        return
     from sandbox.lifecycle.case import take_inventory
     from sandbox.lifecycle.settle import find_name
     from sandbox.lifecycle.shred import shred as shred_mailbox
@@ -73,7 +101,7 @@ def shred(
     if not yes:
         confirmed = (*confirmed, *_ask(printer, known, rows, confirmed))
     with printer.working():
-        result = shred_mailbox(house, known, Order(because, ordered_by, confirmed))
+        result = shred_mailbox(house, known, Order(because, ordered_by, confirmed, override))
     if sign_with:
         place = Path(str(result.facts["certificate"]))
         write_signature(place, place.read_bytes(), sign_with)
@@ -81,6 +109,32 @@ def shred(
     if result.facts["open"]:
         printer.note(f"Out of reach and open: {', '.join(result.facts['open'])}.")
     printer.note(f"`mailbox certificate {known}` shows the certificate.")
+
+
+@verb(
+    NAME,
+    click.option("--until", metavar="DATE", required=True, callback=_day, help="As 2031-12-31."),
+    click.option("--because", metavar="TEXT", required=True, callback=_said, help="Why."),
+)
+def retain(printer: Printer, name: str, until: date, because: str) -> None:
+    """Close a mailbox for use and keep it until a day, such as the law wants it.
+
+    It cannot be opened any more. `list` reminds; from that day on `shred` destroys it.
+
+    \b
+    mailbox retain clientA --until 2031-12-31 --because "tax law, six years"
+    """
+    _retain(printer, name, until, because)
+
+
+def _retain(printer: Printer, name: str, until: date, because: str) -> None:
+    from sandbox.lifecycle.retain import retain as retain_mailbox
+
+    if not because:
+        raise InvalidInputError("The input", ["--because: is missing"])
+    with printer.working():
+        result = retain_mailbox(compose(printer), name, until, because)
+    printer.result(result)
 
 
 def _ask(

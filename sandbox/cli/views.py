@@ -12,6 +12,7 @@ from sandbox.model.machine import MachineState
 from sandbox.model.names import human_size
 from sandbox.model.profile import Profile, write_profile
 from sandbox.state.journal import History
+from sandbox.state.retentions import today
 
 
 def observation_facts(seen: Observation) -> dict[str, Any]:
@@ -30,6 +31,8 @@ def observation_facts(seen: Observation) -> dict[str, Any]:
         "image": seen.image or None,
         "last_opened": seen.last_opened or None,
         "unfinished": seen.pending.verb if seen.pending else None,
+        "retained_until": str(seen.retention.until) if seen.retention else None,
+        "retained_because": seen.retention.because if seen.retention else None,
     }
 
 
@@ -55,6 +58,20 @@ def print_list(printer: Printer, observations: list[Observation]) -> None:
     for seen in observations:
         if seen.error:
             printer.warn(f"{seen.name}: {seen.error}")
+    _remind(printer, observations)
+
+
+def _remind(printer: Printer, observations: list[Observation]) -> None:
+    """What is kept and until when, and what may be shredded now."""
+    for seen in observations:
+        if seen.retention and seen.retention.is_over(today()):
+            printer.note(
+                f"{seen.name} was kept until {seen.retention.until} and may be shredded now: "
+                f"mailbox shred {seen.name}"
+            )
+        elif seen.retention:
+            kept = seen.retention
+            printer.note(f"{seen.name} is kept until {kept.until}: {kept.because}")
 
 
 def print_status(printer: Printer, house: House, seen: Observation) -> None:
@@ -77,6 +94,8 @@ def print_status(printer: Printer, house: House, seen: Observation) -> None:
         "image": seen.image or "-",
         "last opened": seen.last_opened or "never",
     }
+    if seen.retention:
+        shown["kept until"] = f"{seen.retention.until}: {seen.retention.because}"
     if seen.error:
         shown["error"] = seen.error
     if channel:

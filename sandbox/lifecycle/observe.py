@@ -12,6 +12,7 @@ from sandbox.model.errors import MailboxError
 from sandbox.model.machine import MachineState
 from sandbox.model.profile import Profile
 from sandbox.state.journal import Entry, History
+from sandbox.state.retentions import Retention
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ class Observation:
     image: str
     last_opened: str
     buried: bool = False
+    retention: Retention | None = None
 
     @property
     def state(self) -> str:
@@ -42,6 +44,8 @@ class Observation:
             return f"unfinished {self.pending.verb}"
         if self.buried:
             return "shredded"
+        if self.retention and self.machine is MachineState.CLOSED:
+            return "retained"
         return str(self.machine)
 
 
@@ -91,6 +95,7 @@ def _observation(
     history = _or_error(errors, house.journal(name).read) or History(())
     volume = _or_error(errors, lambda: house.volumes.look(house.paths.volume(name)))
     begun, opened = history.last("open", "begin"), history.last("open", outcome="done")
+    retention = _retention(house, name, profile, errors)
     return Observation(
         name=name,
         profile=profile,
@@ -103,8 +108,17 @@ def _observation(
         pending=history.pending(),
         image=begun.fact("image") if begun else "",
         last_opened=opened.time if opened else "",
+        retention=retention,
         buried=bool(profile and house.records.tombstones.of(str(profile.id))),
     )
+
+
+def _retention(
+    house: House, name: str, profile: Profile | None, errors: list[str]
+) -> Retention | None:
+    if profile is None:
+        return None
+    return _or_error(errors, lambda: house.records.retentions.of(name, str(profile.id)))
 
 
 def _or_error(errors: list[str], look: Callable[[], T]) -> T | None:

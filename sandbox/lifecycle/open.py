@@ -11,6 +11,7 @@ from sandbox.lifecycle.desired import desired_state, forwards, hostname
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import Observation, observe
+from sandbox.lifecycle.retain import refuse_kept
 from sandbox.lifecycle.settle import settle, settle_name
 from sandbox.lifecycle.soundness import item_missing, sound_volume, warn_of_changes
 from sandbox.model.errors import Exit, MailboxError
@@ -61,6 +62,7 @@ def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
     with house.locked(known, "open"):
         settle(house, known)
         profile = house.records.load(known)
+        refuse_kept(house, known, str(profile.id))
         seen = observe(house, known)
         if _is_usable(house, seen):
             shown = not headless and _show(house, profile)

@@ -20,6 +20,7 @@ _KEYSLOT_VERBS = ("recovery-code", "recover")
 def settle(house: House, name: str) -> str:
     """Bring an unfinished verb to an end, under the caller's lock; returns what was done."""
     from sandbox.lifecycle.onboard import undo_onboard
+    from sandbox.lifecycle.retain import resume as resume_retention
     from sandbox.lifecycle.shred import shred_locked
     from sandbox.lifecycle.shredding import Order
 
@@ -34,6 +35,9 @@ def settle(house: House, name: str) -> str:
         return "Its beginnings were removed."
     if pending.verb == "shred":
         shred_locked(house, name, uuid.UUID(identity), Order.read(pending.facts or {}))
+        return "It was finished."
+    if pending.verb == "retain":
+        resume_retention(house, name, dict(pending.facts or {}))
         return "It was finished."
     if pending.verb in _KEYSLOT_VERBS:
         return _settle_keyslots(house, name, pending)
@@ -87,7 +91,7 @@ def settle_name(house: House, name: str) -> str:
     """As `find_name`, after an unfinished verb other than open and close was settled."""
     known = find_name(house, name)
     pending = house.journal(known).read().pending()
-    if pending and pending.verb in ("onboard", "shred", *_KEYSLOT_VERBS):
+    if pending and pending.verb in ("onboard", "shred", "retain", *_KEYSLOT_VERBS):
         with house.locked(known, "repair"):
             settle(house, known)
     # A profile that was edited into nonsense can still be closed.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
-from sandbox.lifecycle.settle import unfinished_name
+from sandbox.lifecycle.retain import running, too_early
+from sandbox.lifecycle.settle import settle, unfinished_name
 from sandbox.lifecycle.shredding import Order, Shredding
 from sandbox.model.errors import MailboxError
 from sandbox.model.inventory import open_rows
+from sandbox.state.retentions import today
 
 STEPS = (
     Step("close", "Closing the machine", "its memory holds the key"),
@@ -45,15 +48,24 @@ def plan_shred(name: str, profile_id: uuid.UUID, order: Order | None = None) -> 
     return Plan("shred", name, STEPS, facts)
 
 
-def shred(house: House, name: str, order: Order | None = None) -> Result:
-    """Destroy the profile's keys and data; a name already shredded is an error that says when."""
+def shred(house: House, name: str, order: Order | None = None, day: date | None = None) -> Result:
+    """Destroy the profile's keys and data; a name already shredded is an error that says when.
+
+    Before the day until which it is kept it is refused, or the order's `override` goes on record.
+    """
     known = house.records.find(name) or unfinished_name(house, name) or name
     with house.locked(known, "shred"):
         pending = house.journal(known).read().pending()
+        if pending and pending.verb == "retain":
+            settle(house, known)  # what was to be kept is kept
+            pending = None
         identity = identity_of(house, known, pending and pending.facts)
+        order = order or Order()
         if pending and pending.verb == "shred":
             order = Order.read(pending.facts or {})
-        done = shred_locked(house, known, identity, order or Order())
+        else:
+            order = _allowed(house, known, identity, order, day or today())
+        done = shred_locked(house, known, identity, order)
     summary = f"{known} is shredded."
     if done.left:
         summary += f" It is still named in {len(done.left)} places; see `mailbox log {known}`."
@@ -65,6 +77,14 @@ def shred(house: House, name: str, order: Order | None = None) -> Result:
         "seconds": done.seconds,
     }
     return Result("shred", known, summary, facts)
+
+
+def _allowed(house: House, name: str, profile_id: uuid.UUID, order: Order, day: date) -> Order:
+    """The order as it goes on record: an override only where there was something to override."""
+    retention = running(house, name, str(profile_id), day)
+    if retention and not order.override:
+        raise too_early(name, retention)
+    return order if retention else replace(order, override="")
 
 
 def identity_of(house: House, name: str, pending: Any) -> uuid.UUID:

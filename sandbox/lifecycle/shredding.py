@@ -72,7 +72,7 @@ class Shredding:
             "volume": self._remove_volume,
             "leftovers": self._clear,
             "look": self._look,
-            "profile": lambda: self._house.records.remove(self._name),
+            "profile": self._remove_records,
             "certificate": lambda: write_certificate(self._house, self._name, self._id),
         }
 
@@ -156,6 +156,10 @@ class Shredding:
             "libvirt_secret": _or_unknown(lambda: house.machines.has_secret(self._volume)),
         }
 
+    def _remove_records(self) -> None:
+        self._house.records.retentions.remove(self._name)
+        self._house.records.remove(self._name)
+
     def _sought(self) -> Sought:
         paths, name = self._house.paths, self._name
         stone = self._house.records.tombstones.of(str(self._id))
@@ -173,7 +177,7 @@ class Shredding:
             (paths.config, paths.data, paths.state, paths.runtime, *self._house.remains.places()),
             kept=tuple(records),
             # Removed by the next step; until then it is what names the customer.
-            skipped=tuple(self._house.records.files_of(name)),
+            skipped=(*self._house.records.files_of(name), paths.retention(name)),
         )
 
     def _profile(self) -> Profile | None:

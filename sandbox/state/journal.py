@@ -19,7 +19,16 @@ from sandbox.state import files
 
 START = "0" * 64
 # Which unfinished verb decides what happens next: what destroys goes before what undoes.
-_WEIGHT = ("shred", "onboard", "recover", "recovery-code", "header-backup", "close", "open")
+_WEIGHT = (
+    "shred",
+    "onboard",
+    "recover",
+    "recovery-code",
+    "header-backup",
+    "retain",
+    "close",
+    "open",
+)
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,9 @@ def _forget_ended(begun: dict[str, Entry], end: Entry) -> None:
         del begun[end.verb]
         if end.verb == "close":
             begun.pop("open", None)
+        if end.verb == "retain":  # it closes first
+            begun.pop("open", None)
+            begun.pop("close", None)
         if end.verb == "shred":
             begun.clear()
 

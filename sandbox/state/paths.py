@@ -60,6 +60,10 @@ class Paths:
         return self.state / "certificates"
 
     @property
+    def retentions(self) -> Path:
+        return self.state / "retentions"
+
+    @property
     def locks(self) -> Path:
         return self.state / "locks"
 
@@ -89,6 +93,9 @@ class Paths:
     def tombstone_of(self, name: str, profile_id: str) -> Path:
         """Of one of the profiles that had the name; no name holds a `+`."""
         return self.tombstones / f"{name}+{profile_id}.json"
+
+    def retention(self, name: str) -> Path:
+        return self.retentions / f"{name}.json"
 
     def certificate(self, name: str, profile_id: str) -> Path:
         """Of one of the profiles that had the name, as canonical JSON."""

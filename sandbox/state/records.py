@@ -15,6 +15,7 @@ from sandbox.model.names import name_problem, same_name
 from sandbox.model.profile import Profile, Settings, read_profile, read_template, write_profile
 from sandbox.state import files
 from sandbox.state.paths import Paths
+from sandbox.state.retentions import Retentions
 from sandbox.state.tombstones import Tombstone, Tombstones
 
 
@@ -25,6 +26,7 @@ class Records:
         self._paths = paths
         self._shipped = shipped_templates
         self.tombstones = Tombstones(paths)
+        self.retentions = Retentions(paths)
 
     def names(self) -> list[str]:
         """The names of all profiles, broken ones too."""

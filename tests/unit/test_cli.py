@@ -343,6 +343,23 @@ class TestVerbs:
         assert Path(facts["certificate"]).is_file()
         assert "(Vertragsende)" in run("open", NAME).stderr
 
+    def test_what_is_kept_is_closed_and_reminded_of(self, run: Run, opened: House) -> None:
+        for wrong in (("--until", "soon"), ("--until", "2000-01-01"), ("--because", "x")):
+            assert run("retain", NAME, "--because", "tax", *wrong).exit_code == Exit.USAGE
+        assert run("shred", NAME, "--retain-until", "2999-01-01").exit_code == Exit.USAGE
+        assert run("shred", NAME, "--retain-until", "2998-01-01", "--because", "tax").exit_code == 0
+        assert run("retain", NAME, "--until", "2999-01-01", "--because", "law").exit_code == 0
+        listed = run("list")
+        assert "retained" in listed.stdout and "kept until 2999-01-01: law" in listed.stderr
+        assert document(run("list", "--json"))[0]["retained_until"] == "2999-01-01"
+        for refused in (run("open", NAME, "--json"), run("shred", NAME, "--yes", "--json")):
+            assert error_of(refused)["code"] == "retained"
+            assert refused.exit_code == Exit.BUSY
+        done = run("shred", NAME, "--yes", "--override-retention", "a court's order")
+        assert done.exit_code == 0
+        text = run("certificate", NAME).stdout
+        assert "a court's order" in text and "kept until 2998-01-01: tax" in text
+
     def test_certificates_are_written_and_verified(
         self, run: Run, onboarded: House, tmp_path: Path
     ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sandbox.lifecycle.observe import look_at, observe, observe_all
 from sandbox.lifecycle.onboard import KeyChoice, onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.lifecycle.picture import save_screenshot
+from sandbox.lifecycle.retain import retain
 from sandbox.lifecycle.settle import find_name, repair
 from sandbox.lifecycle.shred import shred
 from sandbox.lifecycle.shredding import Order
@@ -646,6 +648,63 @@ class TestShred:
             shred(opened, NAME)
         assert code_of(refused) == "erase-failed"
         assert opened.paths.volume(NAME).exists()
+
+
+class TestRetain:
+    DAY = date(2999, 1, 1)
+
+    def test_it_is_closed_and_keeps_everything(self, opened: House, world: World) -> None:
+        had = opened.paths.volume(NAME).read_bytes()
+        retain(opened, NAME, self.DAY, "tax law")
+        assert_closed(opened, world)
+        assert opened.paths.volume(NAME).read_bytes() == had and len(world.state["vault"]) == 3
+        assert observe(opened, NAME).state == "retained"
+
+    @pytest.mark.parametrize("days", [-1, 0, 1])
+    def test_it_is_shredded_from_its_day_on(self, onboarded: House, days: int) -> None:
+        retain(onboarded, NAME, self.DAY, "tax law")
+        day = self.DAY + timedelta(days=days)
+        if days >= 0:
+            shred(onboarded, NAME, day=day)
+            assert not onboarded.paths.retention(NAME).exists()
+            return
+        with pytest.raises(MailboxError, match="tax law") as refused:
+            shred(onboarded, NAME, day=day)
+        assert code_of(refused) == "retained" and onboarded.paths.volume(NAME).exists()
+
+    def test_a_longer_one_replaces_a_shorter_and_not_the_other_way(self, onboarded: House) -> None:
+        retain(onboarded, NAME, self.DAY, "tax law")
+        with pytest.raises(MailboxError) as refused:
+            retain(onboarded, NAME, self.DAY - timedelta(days=1), "less")
+        assert code_of(refused) == "retained"
+        retain(onboarded, NAME, self.DAY + timedelta(days=1), "more")
+        seen = observe(onboarded, NAME).retention
+        assert seen and (seen.because, seen.until) == ("more", self.DAY + timedelta(days=1))
+
+    def test_an_override_without_a_retention_is_not_on_record(self, onboarded: House) -> None:
+        shred(onboarded, NAME, Order(override="never mind"))
+        assert "never mind" not in onboarded.paths.journal(NAME).read_text()
+
+    def test_a_note_that_cannot_be_read_keeps_it_closed(self, onboarded: House) -> None:
+        retain(onboarded, NAME, self.DAY, "tax law")
+        onboarded.paths.retention(NAME).write_text("{}")
+        for verb in (
+            lambda: open_mailbox(onboarded, NAME, headless=True),
+            lambda: shred(onboarded, NAME),
+        ):
+            with pytest.raises(MailboxError) as refused:
+                verb()
+            assert code_of(refused) == "retention-damaged"
+        retain(onboarded, NAME, self.DAY, "tax law")
+        assert observe(onboarded, NAME).state == "retained"
+
+    def test_a_new_mailbox_of_the_name_is_not_kept(self, onboarded: House) -> None:
+        retain(onboarded, NAME, self.DAY, "tax law")
+        note = onboarded.paths.retention(NAME).read_bytes()
+        shred(onboarded, NAME, Order(override="a court"))
+        onboard(onboarded, make_wish(reuse_name=True))
+        files.replace(onboarded.paths.retention(NAME), note)
+        open_mailbox(onboarded, NAME, headless=True)
 
 
 class TestObserve:
