@@ -16,6 +16,7 @@ from typing import Any
 import gnupg
 
 from sandbox.host import process
+from sandbox.host.keyparts import parts_problem
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys, Key, key_problem
 from sandbox.state import files
@@ -50,13 +51,17 @@ class UserKeyring:
 
     def has_secret(self, fingerprint: str) -> bool:
         """Whether the secret key is here."""
-        return any(key["fingerprint"] == fingerprint for key in self._gpg().list_keys(True))
+        return bool(self._listed(fingerprint))
 
     def secret(self, fingerprint: str, ask: Ask) -> tuple[bytes, str]:
         """The secret key as GnuPG exports it, and its passphrase (empty when it has none)."""
         gpg = self._gpg()
-        if not self.has_secret(fingerprint):
+        listed = self._listed(fingerprint)
+        problem = parts_problem(listed[0]) if listed else None
+        if not listed:
             raise _not_found(fingerprint)
+        if problem:
+            raise _unusable(f"The key {fingerprint}", problem)
         quiet = _gpg(self._home, "--pinentry-mode", "error")
         exported = quiet.export_keys(fingerprint, secret=True, expect_passphrase=False)
         if exported:
@@ -66,6 +71,10 @@ class UserKeyring:
         if not exported:
             raise wrong_passphrase(fingerprint)
         return exported.encode(), passphrase
+
+    def _listed(self, fingerprint: str) -> list[Any]:
+        found = self._gpg().list_keys(True)
+        return [key for key in found if key["fingerprint"] == fingerprint]
 
     def _gpg(self) -> Any:
         return _gpg(self._home)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import secrets
+import sys
+import types
 import uuid
 
 import keyring
@@ -17,6 +19,11 @@ from sandbox.host.probes.facts import KeyringFacts
 from sandbox.model.errors import Exit, MailboxError
 
 SERVICE = "mailbox"
+if sys.platform != "darwin":
+    # keyring loads every backend before it chooses; this one looks for Apple's libraries with
+    # ctypes.util.find_library, which starts ldconfig, gcc and ld, and can never be chosen here.
+    _macos = "keyring.backends.macOS"
+    sys.modules.setdefault(_macos, types.ModuleType(_macos))
 # Backends that keep secrets readable on the disk, or nowhere.
 _UNSAFE = ("keyring.backends.null", "keyring.backends.fail", "keyrings.alt.file.Plaintext")
 _UNSAFE_MODULES = ("keyrings.alt.Gnome", "keyrings.alt.Google", "keyrings.alt.multi")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from sandbox.model.errors import Exit, MailboxError
 from tests.host.conftest import need
 
 Gpg = Callable[..., str]
+CARD = "D2760001240103040006123456780000"
 NEW = "bmV3LXBhc3NwaHJhc2U="
 NEVER = "nobody should be asked"
 
@@ -68,6 +70,26 @@ class Home:
     def export(self, fingerprint: str, passphrase: str = "") -> bytes:
         command = ("--armor", "--export-secret-keys", fingerprint)
         return self.gpg(*command, input=f"{passphrase}\n").encode()
+
+    def keygrips(self, fingerprint: str) -> list[str]:
+        """The names of the secret parts in the agent's folder, the primary one first."""
+        listed = self.gpg("--with-colons", "--with-keygrip", "--list-keys", fingerprint)
+        return [line.split(":")[9] for line in listed.splitlines() if line.startswith("grp:")]
+
+    def move_to_card(self, grip: str) -> None:
+        """Leave what GnuPG keeps of a part on a smartcard (agent/keyformat.txt, shadowed)."""
+        command = ["gpg-connect-agent", "--homedir", str(self.path), f"READKEY {grip}", "/bye"]
+        answer = subprocess.run(command, capture_output=True, check=True).stdout
+        coded = answer.partition(b"D ")[2].rpartition(b"\nOK")[0]
+        public = re.sub(rb"%([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), coded)
+        assert public.startswith(b"(10:public-key(") and public.endswith(b"))")
+        card = b"(8:shadowed5:t1-v1(16:" + bytes.fromhex(CARD) + b"9:OPENPGP.1))"
+        stub = public.replace(b"(10:public-key", b"(20:shadowed-private-key", 1)[:-2] + card + b"))"
+        (self.path / "private-keys-v1.d" / f"{grip}.key").write_bytes(stub)
+        self.restart_agent()
+
+    def restart_agent(self) -> None:
+        subprocess.run(["gpgconf", "--homedir", str(self.path), "--kill", "all"], check=True)
 
     def end(self) -> None:
         subprocess.run(["gpgconf", "--homedir", str(self.path), "--kill", "all"], check=False)
@@ -355,3 +377,29 @@ def test_a_ring_is_for_its_owner_alone_and_goes_as_a_whole(ring: ProfileKeyring)
 def test_addresses_are_found_in_user_ids() -> None:
     ids = ["Anna <Anna@Kunde.test>", "anna@kunde.test", "No Address", "<b@c.test>", "x <a b@c>"]
     assert addresses_of(ids) == ("anna@kunde.test", "b@c.test")
+
+
+def test_an_own_key_on_a_smartcard_is_refused_as_such(home: Home, user: UserKeyring) -> None:
+    fingerprint = home.make()
+    for grip in home.keygrips(fingerprint):
+        home.move_to_card(grip)
+    with pytest.raises(MailboxError) as refused:
+        user.secret(fingerprint, never)
+    assert refused.value.code == "key-unusable"
+    assert "smartcard" in refused.value.brief and CARD in refused.value.brief
+
+
+def test_a_key_whose_primary_part_is_on_a_card_is_taken(home: Home, user: UserKeyring) -> None:
+    fingerprint = home.make("cert", "sign", "encr")
+    home.move_to_card(home.keygrips(fingerprint)[0])
+    armored, passphrase = user.secret(fingerprint, never)
+    assert b"PRIVATE KEY" in armored and passphrase == ""
+
+
+def test_a_key_without_the_secret_for_decrypting_is_refused(home: Home, user: UserKeyring) -> None:
+    fingerprint = home.make()
+    (home.path / "private-keys-v1.d" / f"{home.keygrips(fingerprint)[1]}.key").unlink()
+    home.restart_agent()
+    with pytest.raises(MailboxError) as refused:
+        user.secret(fingerprint, never)
+    assert "only a stub" in refused.value.brief and "decrypting" in refused.value.brief
