@@ -28,13 +28,16 @@ from sandbox.channel.protocol import (
     parse_json_payload,
 )
 from sandbox.channel.status import WardenStatus, parse_status
-from sandbox.channel.untrusted import GuestEvent, clean_text, parse_event
+from sandbox.channel.untrusted import GuestEvent, LineSplitter, clean_text, parse_event
 from sandbox.model.errors import Exit, MailboxError
 
 # The warden answers late rather than never: it keeps the deadline, this is for its own end.
 SLACK_S = 15.0
 START_GRACE_S = 15.0
 POLL_S = 0.05
+GUEST_PROGRAM = "mailbox-guest"
+# What a verb of the guest may say, in bytes.
+MAX_TOLD = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,21 @@ class WardenClient:
                 if event is not None:
                     events.append(event)
                     on_event(event)
+            return _provision_result(call.exit, events)
+
+    def tell(self, verb: str, deadline_s: float) -> ProvisionResult:
+        """Run another verb of the guest's own program; as `provision`, it ends with `ready`."""
+        request = Request(Op.RUN, argv=(GUEST_PROGRAM, verb), user="root")
+        events: list[GuestEvent] = []
+        lines, taken, end = LineSplitter(), 0, time.monotonic() + deadline_s
+        with self._ask(request, deadline_s) as call:
+            call.feed(None)
+            for frame in call.frames():
+                taken += len(frame.payload)
+                if taken > MAX_TOLD or time.monotonic() > end:
+                    raise _silent("The machine does not come to an end.")
+                if frame.stream is Stream.STDOUT:
+                    events += filter(None, map(parse_event, lines.feed(frame.payload)))
             return _provision_result(call.exit, events)
 
     def shutdown(self, deadline_s: float, on_event: Callable[[GuestEvent], None]) -> bool:

@@ -20,7 +20,7 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,252})\Z", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62})\Z", re.ASCII)
 _NAMES = ("profile_id", "name")
 _PATHS = ("channel_socket", "control_socket", "log_file")
-_KEYS = {*_NAMES, *_PATHS, "pid_file", "hostname", "connect_deadline_s", "forwards"}
+_KEYS = {*_NAMES, *_PATHS, "pid_file", "hostname", "connect_deadline_s", "forwards", "up"}
 _FORWARD_KEYS = {"name", "listen", "port", "connect_host", "connect_port"}
 
 
@@ -48,6 +48,8 @@ class WardenConfig:
     connect_deadline_s: float
     forwards: tuple[ForwardSpec, ...]
     pid_file: Path | None = None
+    # The machine has booted before, so it answers soon or has missed the hello.
+    up: bool = False
 
     @property
     def lock_file(self) -> Path:
@@ -111,6 +113,7 @@ def parse_config(text: bytes) -> WardenConfig:
         connect_deadline_s=problems.number(fields, "connect_deadline_s", 0.1, 24 * 3600),
         forwards=_forwards(fields.get("forwards"), problems),
         pid_file=problems.path(fields, "pid_file") if fields.get("pid_file") else None,
+        up=fields.get("up") is True,
     )
     if problems.found:
         raise _bad_config(problems.found)

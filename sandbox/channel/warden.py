@@ -34,8 +34,11 @@ EXIT_SILENT = 69
 EXIT_SOCKET = 73
 EXIT_RUNNING = 75
 
-# A guest that lost the hello in a reboot gets another one after this long.
+# A guest that lost the hello gets another one. Where one was answered before, the guest is up, and
+# the hello may have gone to an SSH server that had not yet noticed its end; so the first tries are
+# short. A machine that boots under emulation needs the long ones.
 HELLO_TRY_S = 45.0
+HELLO_AGAIN_S = 3.0
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 2.0
 # A machine whose socket is refused for this long, after it was there, is gone.
@@ -117,9 +120,10 @@ class MachineWarden:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.connect_deadline_s
         pause, present = RETRY_FIRST_S, loop.time()
+        patience = HELLO_AGAIN_S if self._state == "lost" or self._config.up else HELLO_TRY_S
         while (left := deadline - loop.time()) > 0:
             try:
-                return await self._try(min(HELLO_TRY_S, left))
+                return await self._try(min(patience, left))
             except (FileNotFoundError, ConnectionRefusedError):
                 self._note("the machine's socket is not there")
                 if self._state == "lost" and loop.time() - present > GONE_AFTER_S:
@@ -127,6 +131,7 @@ class MachineWarden:
             except (OSError, HelloError, asyncssh.Error, ValueError) as error:
                 present = loop.time()
                 self._note(_describe(error))
+                patience = min(HELLO_TRY_S, patience * 2)
             await asyncio.sleep(min(pause, max(0.0, deadline - loop.time())))
             pause = min(pause * 1.5, RETRY_MOST_S)
         return None

@@ -65,16 +65,28 @@ def onboard(
     printer.result(result)
 
 
-@verb(NAME, _HEADLESS)
-def open_(printer: Printer, name: str, headless: bool) -> None:
-    """Open a mailbox: start its machine, or show it again.
+@verb(
+    NAME,
+    _HEADLESS,
+    click.option(
+        "--trace",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Write there how long each step and phase took (JSON).",
+    ),
+)
+def open_(printer: Printer, name: str, headless: bool, trace: Path | None) -> None:
+    """Open a mailbox: start its machine, let it go on, or show it again.
 
     Returns when the mail client is usable.
     """
+    from sandbox.cli.trace import write_trace
     from sandbox.lifecycle.open import open_mailbox
 
     with printer.working():
         result = open_mailbox(compose(printer), name, headless=headless)
+    if trace is not None:
+        write_trace(trace, result)
     printer.result(result)
     if not headless and not result.facts["shown"]:
         printer.warn("No window could be shown here: no desktop, or virt-viewer is missing.")
@@ -83,9 +95,14 @@ def open_(printer: Printer, name: str, headless: bool) -> None:
 @verb(
     OPTIONAL_NAME,
     click.option("--all", "everyone", is_flag=True, help="Close every open mailbox."),
+    click.option("--shutdown", is_flag=True, help="Shut it down, whatever its profile says."),
 )
-def close(printer: Printer, name: str | None, everyone: bool) -> int:
-    """Close a mailbox: its machine is gone, its key out of memory."""
+def close(printer: Printer, name: str | None, everyone: bool, shutdown: bool) -> int:
+    """Close a mailbox: its machine is gone, its key out of memory.
+
+    With `on_close = "suspend"` in its profile it is suspended. --shutdown discards a suspended
+    machine, too.
+    """
     from sandbox.lifecycle.close import close as close_mailbox
     from sandbox.lifecycle.close import names_to_close
 
@@ -94,19 +111,45 @@ def close(printer: Printer, name: str | None, everyone: bool) -> int:
     house = compose(printer)
     if name:
         with printer.working():
-            result = close_mailbox(house, name)
+            result = close_mailbox(house, name, shutdown=shutdown)
         printer.result(result)
         return Exit.OK
     with printer.results("close", "There is no mailbox to close.") as results:
         for each in names_to_close(house):
             try:
                 with printer.working():
-                    result = close_mailbox(house, each)
+                    result = close_mailbox(house, each, shutdown=shutdown)
             except MailboxError as error:
                 results.failed(each, error)
             else:
                 results.add(result)
     return results.exit_code
+
+
+@verb(NAME)
+def suspend(printer: Printer, name: str) -> None:
+    """Suspend a mailbox: its machine's memory is put away, encrypted.
+
+    The next open goes on from there, in a moment. Needs FUSE.
+    """
+    from sandbox.lifecycle.suspend import suspend as suspend_mailbox
+
+    with printer.working():
+        result = suspend_mailbox(compose(printer), name)
+    printer.result(result)
+
+
+@verb(NAME, _HEADLESS)
+def switch(printer: Printer, name: str, headless: bool) -> None:
+    """Open a mailbox, and suspend those others whose profile says so.
+
+    The others stay open.
+    """
+    from sandbox.lifecycle.switch import switch as switch_mailboxes
+
+    with printer.working():
+        result = switch_mailboxes(compose(printer), name, headless=headless)
+    printer.result(result)
 
 
 @verb()

@@ -50,6 +50,7 @@ def compose(progress: Progress) -> House:
         remains=Lazy(_remains),
         machines=Lazy(_machines),
         wardens=Lazy(_wardens),
+        storage=Lazy(_storage),
         images=Lazy(lambda: image_store(paths)),
         servers=Lazy(_servers),
         host=Lazy(lambda: _ThisComputer(paths)),
@@ -100,6 +101,12 @@ def _wardens() -> Any:
     from sandbox.host.wardens import WardenProcesses
 
     return WardenProcesses()
+
+
+def _storage() -> Any:
+    from sandbox.host import storage
+
+    return storage
 
 
 def _servers() -> Any:

@@ -30,6 +30,7 @@ def observation_facts(seen: Observation) -> dict[str, Any]:
         "blank": seen.blank,
         "image": seen.image or None,
         "last_opened": seen.last_opened or None,
+        "suspended": seen.suspended,
         "unfinished": seen.pending.verb if seen.pending else None,
         "retained_until": str(seen.retention.until) if seen.retention else None,
         "retained_because": seen.retention.because if seen.retention else None,

@@ -25,11 +25,12 @@ _TRIES = 60
 
 @dataclass(frozen=True)
 class VolumeFacts:
-    """A volume as it is on the disk: size promised and space taken, in bytes."""
+    """A volume as it is on the disk: size promised and space taken (bytes), changed when (ns)."""
 
     size: int
     allocated: int
     luks: bool
+    changed: int = 0
 
 
 def create(path: Path, size: int, key: bytes) -> None:
@@ -156,7 +157,8 @@ def look(path: Path) -> VolumeFacts | None:
         status = path.stat()
         with path.open("rb") as file:
             magic = file.read(len(luks.MAGIC))
-    return VolumeFacts(status.st_size, status.st_blocks * 512, magic == luks.MAGIC)
+    whole = magic == luks.MAGIC
+    return VolumeFacts(status.st_size, status.st_blocks * 512, whole, status.st_mtime_ns)
 
 
 def check(path: Path) -> None:

@@ -7,12 +7,14 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.lifecycle.engine import Plan, Step, run
+from sandbox.lifecycle import kept
+from sandbox.lifecycle.engine import Plan, Step, StoppedError, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import Observation, observe
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineState, profile_of_domain
 from sandbox.model.names import name_problem, same_name
+from sandbox.model.profile import SUSPEND
 
 # Emulated machines are slow to close a mail client; a hanging one is ended after this.
 SHUTDOWN_DEADLINE_S = 90.0
@@ -56,14 +58,24 @@ def plan_close(seen: Observation) -> Plan:
     return Plan("close", seen.name, tuple(steps))
 
 
-def close(house: House, name: str) -> Result:
-    """Close the mailbox; one that is closed stays so."""
+def close(house: House, name: str, *, shutdown: bool = False) -> Result:
+    """Close the mailbox as its profile wishes; one that is closed stays so.
+
+    With `shutdown` it is never suspended, and a suspended machine is discarded.
+    """
     known = _known_name(house, name)
     with house.locked(known, "close"):
         seen = observe(house, known)
+        if shutdown and seen.remains and seen.machine is MachineState.CLOSED:
+            kept.discard(house, known)
+            gone = {"already": False, "clean": True, "warnings": []}
+            return Result("close", known, f"{known} is closed.", gone)
         if is_closed(house, seen):
-            return Result("close", known, f"{known} is closed.", {"already": True})
-        ended = close_locked(house, seen)
+            return Result("close", known, f"{known} is {seen.state}.", {"already": True})
+        if not shutdown and _suspended_instead(house, seen):
+            put_away = {"already": False, "clean": True, "suspended": True, "warnings": []}
+            return Result("close", known, f"{known} is closed; it is suspended.", put_away)
+        ended = close_locked(house, observe(house, known))
     facts = {"already": False, "clean": ended.clean, "warnings": list(ended.warnings)}
     return Result("close", known, f"{known} is closed. {ended.remark}".strip(), facts)
 
@@ -96,9 +108,25 @@ def _running_names(house: House) -> list[str]:
     return sorted(name for name in named if name and not name_problem(name))
 
 
+def _suspended_instead(house: House, seen: Observation) -> bool:
+    """Suspend where the profile wishes it; when it does not work, say so."""
+    from sandbox.lifecycle.suspend import suspend_locked
+
+    if seen.profile is None or seen.profile.settings.machine.on_close != SUSPEND or seen.pending:
+        return False
+    try:
+        suspend_locked(house, seen.profile, seen)
+    except StoppedError:
+        raise
+    except MailboxError as error:
+        house.progress.warn(f"{error.brief} It is shut down.")
+        return False
+    return True
+
+
 def close_locked(house: House, seen: Observation) -> Closing:
     """Close under a lock that the caller holds."""
-    work = _Closing(house, seen.name)
+    work = ClosingSteps(house, seen.name, tidy=seen.remains or seen.suspending)
     run(plan_close(seen), work.effects(), house.journal(seen.name), house.progress)
     after = observe(house, seen.name)
     if not is_closed(house, after):
@@ -116,17 +144,18 @@ def is_closed(house: House, seen: Observation) -> bool:
     return (
         seen.machine is MachineState.CLOSED
         and not seen.warden
-        and (seen.pending is None or seen.pending.verb not in ("open", "close"))
+        and (seen.pending is None or seen.pending.verb not in ("open", "close", "suspend"))
         and not house.paths.machine(seen.name).exists()
     )
 
 
-class _Closing:
+class ClosingSteps:
     """The effects of one close."""
 
-    def __init__(self, house: House, name: str) -> None:
+    def __init__(self, house: House, name: str, *, tidy: bool = False) -> None:
         self.clean = False
         self.warnings: list[dict[str, str]] = []
+        self._tidy = tidy
         self._house = house
         self._name = name
 
@@ -165,5 +194,9 @@ class _Closing:
         self._house.machines.destroy(self._house.domain(self._name))
 
     def _clear(self) -> None:
+        self._house.storage.end(self._house.paths.volume_socket(self._name))
+        self._house.storage.end(self._house.paths.saved_file(self._name))
         self._house.machines.forget_secret(self._house.paths.volume(self._name))
+        if self._tidy:
+            kept.tidy(self._house, self._name)
         shutil.rmtree(self._house.paths.machine(self._name), ignore_errors=True)

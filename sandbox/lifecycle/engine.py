@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -48,6 +48,11 @@ class Timing:
 
     step: str
     seconds: float
+
+
+def seconds_of(timings: Iterable[Timing]) -> dict[str, float]:
+    """Seconds by step, for reports."""
+    return {timing.step: round(timing.seconds, 3) for timing in timings}
 
 
 class StoppedError(MailboxError):

@@ -28,6 +28,7 @@ class House:
     remains: ports.Remains
     machines: ports.Machines
     wardens: ports.Wardens
+    storage: ports.Storage
     images: ports.Images
     servers: ports.Servers
     host: ports.Host

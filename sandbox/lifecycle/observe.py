@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sandbox import ports
+from sandbox.lifecycle import kept
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import MachineState
@@ -19,7 +20,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Observation:
-    """One profile as it is now. `profile` is None when its file is missing or broken."""
+    """One profile as it is now. `profile` is None when its file is missing or broken.
+
+    `suspended`: a suspended machine is kept as a whole; `remains`: anything of one is there;
+    `suspending`: a suspend was killed.
+    """
 
     name: str
     profile: Profile | None
@@ -29,6 +34,9 @@ class Observation:
     blank: bool
     warden: bool
     plugged: bool
+    suspended: bool
+    remains: bool
+    suspending: bool
     pending: Entry | None
     image: str
     last_opened: str
@@ -46,7 +54,8 @@ class Observation:
             return "shredded"
         if self.retention and self.machine is MachineState.CLOSED:
             return "retained"
-        return str(self.machine)
+        suspended = self.machine is MachineState.CLOSED and self.suspended
+        return "suspended" if suspended else str(self.machine)
 
 
 def observe(house: House, name: str) -> Observation:
@@ -105,6 +114,9 @@ def _observation(
         blank=house.paths.blank(name).exists(),
         warden=warden,
         plugged=plugged,
+        suspended=bool(_or_error(errors, lambda: kept.is_kept(house, name))),
+        remains=bool(_or_error(errors, lambda: kept.is_anything_kept(house, name))),
+        suspending=history.pending("suspend") is not None,
         pending=history.pending(),
         image=begun.fact("image") if begun else "",
         last_opened=opened.time if opened else "",

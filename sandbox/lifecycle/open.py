@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sandbox.lifecycle import kept
 from sandbox.lifecycle.close import close_locked
-from sandbox.lifecycle.desired import desired_state, forwards, hostname
-from sandbox.lifecycle.engine import Plan, Step, run
+from sandbox.lifecycle.desired import desired_state
+from sandbox.lifecycle.engine import Plan, Step, StoppedError, run, seconds_of
 from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.machine import (
+    CHANNEL_DEADLINE_S,
+    is_usable,
+    machine_spec,
+    secrets_of,
+    start_warden,
+    with_console,
+)
 from sandbox.lifecycle.observe import Observation, observe
+from sandbox.lifecycle.resume import Resuming, plan_resume, spec_misfit
 from sandbox.lifecycle.retain import refuse_kept
 from sandbox.lifecycle.settle import settle, settle_name
-from sandbox.lifecycle.soundness import item_missing, sound_volume, warn_of_changes
+from sandbox.lifecycle.soundness import sound_volume, warn_of_changes
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
-from sandbox.model.machine import Image, MachineSpec, MachineState
+from sandbox.model.machine import Image, MachineState
 from sandbox.model.profile import Profile
 from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
 from sandbox.state import files
 
-# Deadlines in seconds; emulated machines need about twenty times what KVM needs.
-CHANNEL_DEADLINE_S = 240.0
+# Deadline in seconds; emulated machines need about twenty times what KVM needs.
 CLIENT_DEADLINE_S = 600.0
-_CONSOLE_LINES = 12
 
 _VERIFY = Step("verify", "Verifying the image", "it must be the one that was built")
 _CHECK = Step("check", "Looking at the volume", "no machine is started for a damaged one")
+_DISCARD = Step("discard", "Discarding the suspended machine", "its memory fits no more")
 _START = Step("start", "Starting the machine", "no machine of this mailbox runs")
 _WARDEN = Step("warden", "Starting the warden", "it carries the channel and what it allows")
 _GATHER = Step("gather", "Taking the secrets from the keyring", "the machine needs them once")
@@ -40,7 +49,10 @@ def plan_open(seen: Observation, image: str) -> Plan:
     """The steps from what is seen to a usable client; a running machine keeps what it has."""
     steps: tuple[Step, ...]
     if seen.machine is MachineState.CLOSED:
-        steps = (_VERIFY, _CHECK, _START, _WARDEN, _GATHER, _CHANNEL, _PLUG, _PROVISION)
+        # Before any other machine gets the volume.
+        discard = (_DISCARD,) if seen.remains else ()
+        begin = (_VERIFY, _CHECK, *discard, _START, _WARDEN)
+        steps = (*begin, _GATHER, _CHANNEL, _PLUG, _PROVISION)
     else:
         warden = () if seen.warden else (_WARDEN,)
         plug = () if seen.plugged else (_PLUG,)
@@ -50,10 +62,12 @@ def plan_open(seen: Observation, image: str) -> Plan:
 
 @dataclass
 class OpenOutcome:
-    """What an open learnt on its way: warnings of the guest, seconds of each phase."""
+    """What an open learnt on its way: warnings of the guest, seconds of each phase and step."""
 
     warnings: list[dict[str, str]] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    resumed: bool = False
 
 
 def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
@@ -64,36 +78,24 @@ def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
         profile = house.records.load(known)
         refuse_kept(house, known, str(profile.id))
         seen = observe(house, known)
-        if _is_usable(house, seen):
+        if is_usable(house, seen):
             shown = not headless and _show(house, profile)
             return Result("open", known, f"{known} is open.", {"already": True, "shown": shown})
-        outcome, seconds = _open(house, profile, seen)
+        outcome = _open(house, profile, seen)
     shown = not headless and _show(house, profile)
-    facts = {
-        "already": False,
-        "shown": shown,
-        "warnings": outcome.warnings,
-        "seconds": seconds,
-        "phases": outcome.phases,
-    }
+    facts = {"already": False, "shown": shown, **asdict(outcome)}
     return Result("open", known, f"{known} is open and the mail client is ready.", facts)
 
 
-def _open(
-    house: House, profile: Profile, seen: Observation
-) -> tuple[OpenOutcome, dict[str, float]]:
-    # A warden outlives a machine that was powered off from inside; it would be in the way.
-    orphaned = seen.machine is MachineState.CLOSED and seen.warden
-    if seen.machine is MachineState.PAUSED:
-        # QEMU pauses a machine whose writes find no space, and loses none of them.
-        house.progress.warn("The machine was paused, as it is when the disk is full; it goes on.")
-        house.machines.resume(house.domain(profile.name))
-        seen = observe(house, profile.name)
-    elif orphaned or seen.machine is MachineState.UNKNOWN:
-        close_locked(house, seen)
-        seen = observe(house, profile.name)
+def _open(house: House, profile: Profile, seen: Observation) -> OpenOutcome:
+    seen = _cleared(house, seen)
     closed = seen.machine is MachineState.CLOSED
     image = house.images.newest(profile.settings.client) if closed else None
+    if image is not None and seen.suspended:
+        outcome = _resumed(house, profile, image)
+        if outcome is not None:
+            return outcome
+        seen = observe(house, profile.name)
     work = _Opening(house, profile, seen, image)
     timings = run(
         plan_open(seen, image.id if image else seen.image),
@@ -102,25 +104,53 @@ def _open(
         house.progress,
         undo=lambda: _undo(house, profile.name),
     )
-    seconds = {timing.step: round(timing.seconds, 3) for timing in timings}
-    return work.outcome, seconds
+    work.outcome.seconds = seconds_of(timings)
+    return work.outcome
+
+
+def _cleared(house: House, seen: Observation) -> Observation:
+    """What is in the way of an open is brought to order; returns what is seen then."""
+    # A warden outlives a machine that was powered off from inside; it would be in the way.
+    orphaned = seen.machine is MachineState.CLOSED and seen.warden
+    # A machine that came back and whose memory is still kept must never go on.
+    doubled = seen.machine is not MachineState.CLOSED and seen.remains
+    if orphaned or doubled or seen.machine is MachineState.UNKNOWN:
+        close_locked(house, seen)
+    elif seen.machine is MachineState.PAUSED:
+        # QEMU pauses a machine whose writes find no space, and loses none of them.
+        house.progress.warn("The machine was paused, as it is when the disk is full; it goes on.")
+        house.machines.resume(house.domain(seen.name))
+    else:
+        return seen
+    return observe(house, seen.name)
+
+
+def _resumed(house: House, profile: Profile, image: Image) -> OpenOutcome | None:
+    """Let the suspended machine go on; None, with the reason said, when it cannot."""
+    reason = spec_misfit(house, profile, image)
+    if reason:
+        house.progress.warn(f"The suspended machine is not used, since {reason}; starting afresh.")
+        return None
+    work = Resuming(house, profile, image)
+    try:
+        timings = run(
+            plan_resume(profile.name, image.id),
+            work.effects(),
+            house.journal(profile.name),
+            house.progress,
+            undo=lambda: _undo(house, profile.name),
+        )
+    except StoppedError:
+        raise
+    except MailboxError as error:
+        house.progress.warn(f"{error.brief} Starting afresh; nothing on the volume is lost.")
+        return None
+    return OpenOutcome(warnings=work.warnings, seconds=seconds_of(timings), resumed=True)
 
 
 def _undo(house: House, name: str) -> None:
     seen = observe(house, name)
     close_locked(house, seen)
-
-
-def _is_usable(house: House, seen: Observation) -> bool:
-    """Whether an open finished and its machine, volume and channel are still there."""
-    if seen.machine is not MachineState.OPEN or not (seen.warden and seen.plugged):
-        return False
-    control = house.paths.control_socket(seen.name)
-    try:
-        status = house.wardens.find(control).status()
-    except MailboxError:
-        return False
-    return bool(status.state == "ready") and seen.pending is None
 
 
 def _show(house: House, profile: Profile) -> bool:
@@ -148,6 +178,7 @@ class _Opening:
         return {
             "verify": self._verify,
             "check": self._check,
+            "discard": lambda: kept.discard(self._house, self._profile.name, self._profile.id),
             "start": self._start,
             "warden": self._start_warden,
             "gather": self._gather,
@@ -175,55 +206,20 @@ class _Opening:
             self._house.progress.warn(
                 "This computer gives no hardware acceleration; the machine is emulated and slow."
             )
-        self._house.machines.start(self._spec(hardware))
+        spec = machine_spec(self._house, self._profile, self._chosen_image(), hardware)
+        self._house.machines.start(spec)
         return {"hardware": hardware}
 
-    def _spec(self, hardware: bool) -> MachineSpec:
-        paths, name = self._house.paths, self._profile.name
-        settings, image = self._profile.settings, self._chosen_image()
-        return MachineSpec(
-            name=self._domain,
-            uuid=self._profile.id,
-            title=f"{name} - mailbox",
-            memory=settings.machine.memory,
-            cpus=settings.machine.cpus,
-            kernel=image.kernel,
-            initrd=image.initrd,
-            root_image=image.root,
-            channel_socket=paths.channel_socket(name),
-            display_socket=paths.display_socket(name),
-            console_log=paths.console_log(name),
-            hardware=hardware,
-        )
-
     def _start_warden(self) -> None:
-        paths, name = self._house.paths, self._profile.name
-        self._house.wardens.start(
-            {
-                "profile_id": str(self._profile.id),
-                "name": name,
-                "channel_socket": str(paths.channel_socket(name)),
-                "control_socket": str(paths.control_socket(name)),
-                "log_file": str(paths.warden_log(name)),
-                "hostname": hostname(name),
-                "connect_deadline_s": CHANNEL_DEADLINE_S,
-                "forwards": forwards(self._profile),
-            }
-        )
+        start_warden(self._house, self._profile, up=self._image is None)
 
     def _gather(self) -> None:
-        for kind in (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE):
-            self._secrets[kind] = self._secret(kind)
+        kinds = (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE)
+        self._secrets = secrets_of(self._house, self._profile, *kinds)
         ring = self._house.profile_keyring(self._profile.name)
         keys = self._profile.keys
         self._keys = ring.export(keys.fingerprint, self._secrets[KEY_PASSPHRASE])
         self._public = ring.public([each.fingerprint for each in keys.correspondents])
-
-    def _secret(self, kind: str) -> str:
-        secret = self._house.vault.get(self._profile.id, kind)
-        if secret is None:
-            raise item_missing(self._profile.name, kind)
-        return secret
 
     def _await_channel(self) -> None:
         warden = self._house.wardens.find(self._house.paths.control_socket(self._profile.name))
@@ -231,7 +227,7 @@ class _Opening:
         try:
             warden.wait_ready(CHANNEL_DEADLINE_S)
         except MailboxError as error:
-            raise self._with_console(error) from None
+            raise with_console(self._house, self._profile.name, error) from None
         self.outcome.phases["channel"] = round(time.monotonic() - begun, 3)
 
     def _plug(self) -> None:
@@ -253,7 +249,7 @@ class _Opening:
         try:
             result = warden.provision(self._desired(), on_event, CLIENT_DEADLINE_S)
         except MailboxError as error:
-            raise self._with_console(error) from None
+            raise with_console(self._house, self._profile.name, error) from None
         self._report(result.warnings)
         if not result.ok:
             raise _guest_error(result.error)
@@ -275,23 +271,6 @@ class _Opening:
             public_keys=self._public,
             time_zone=self._house.host.time_zone(),
             keyboard=self._house.host.keyboard(),
-        )
-
-    def _with_console(self, error: MailboxError) -> MailboxError:
-        """The error with the machine's last words; they are the guest's and may be anything."""
-        try:
-            untrusted = self._house.paths.console_log(self._profile.name).read_bytes()[-4096:]
-        except OSError:
-            return error
-        lines = untrusted.decode(errors="replace").splitlines()[-_CONSOLE_LINES:]
-        shown = "\n".join("  | " + "".join(c for c in line if c.isprintable()) for line in lines)
-        details = f"{error.details}\nThe last lines of its console:\n{shown}".strip()
-        return MailboxError(
-            f"{error.brief} The mail on the volume is untouched.",
-            details=details,
-            resolution=error.resolution or "Try again; `mailbox image verify` checks the image.",
-            code=error.code,
-            exit_code=Exit.MACHINE,
         )
 
 

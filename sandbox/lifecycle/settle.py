@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from sandbox.lifecycle import kept
 from sandbox.lifecycle.close import close_locked
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe
@@ -42,7 +43,10 @@ def settle(house: House, name: str) -> str:
     if pending.verb in _KEYSLOT_VERBS:
         return _settle_keyslots(house, name, pending)
     close_locked(house, observe(house, name))
+    finished = pending.verb == "suspend" and kept.is_kept(house, name)
     _ended(house, name, pending.verb, pending.run)
+    if finished:
+        return "It was finished."
     return "The machine was closed; the mail is on its volume."
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sandbox.lifecycle import rings
+from sandbox.lifecycle import kept, rings
 from sandbox.lifecycle.case import header_backup, make_case, pictures_of
 from sandbox.lifecycle.certify import write_certificate
 from sandbox.lifecycle.close import close_locked, is_closed
@@ -18,7 +18,7 @@ from sandbox.model.errors import MailboxError
 from sandbox.model.names import same_name
 from sandbox.model.profile import Profile
 from sandbox.model.remains import Sought, needles
-from sandbox.model.secrets import ITEMS, VOLUME_KEY
+from sandbox.model.secrets import KINDS, VOLUME_KEY
 from sandbox.state import files
 
 
@@ -92,7 +92,7 @@ class Shredding:
         # makes its refusal afterwards mean something.
         self._key = (vault.get(self._id, VOLUME_KEY) or "").encode()
         opened = remains.opens(self._volume, self._key) if self._key else None
-        deleted = {kind: vault.delete(self._id, kind) for kind in ITEMS}
+        deleted = {kind: vault.delete(self._id, kind) for kind in KINDS}
         return {**deleted, "opened_before": opened}
 
     def _erase(self) -> dict[str, Any]:
@@ -129,6 +129,7 @@ class Shredding:
         there = self._volume.exists()
         discarded = self._house.remains.discard(self._volume)
         self._house.volumes.remove(self._volume)
+        kept.discard(self._house, self._name, self._id)
         files.remove(self._house.paths.blank(self._name))
         return {"there": there, "discarded": discarded}
 
@@ -149,7 +150,7 @@ class Shredding:
             "files": searched.files,
             "unread": searched.unread,
             "found": self.left,
-            "keyring_left": [kind for kind in ITEMS if house.vault.get(self._id, kind) is not None],
+            "keyring_left": [kind for kind in KINDS if house.vault.get(self._id, kind) is not None],
             "volume_left": self._volume.exists(),
             "key_ring_left": house.paths.gnupg(self._name).exists(),
             "machine": str(house.machines.state(house.domain(self._name))),

@@ -19,6 +19,9 @@ _LANGUAGE = re.compile(r"[a-z]{2}\Z")
 _CLIENT = re.compile(r"[a-z][a-z0-9]{0,31}\Z")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}\Z")
 
+# What `close` does to a machine.
+SHUTDOWN, SUSPEND = "shutdown", "suspend"
+
 
 @dataclass(frozen=True)
 class Account:
@@ -51,10 +54,13 @@ class Keys:
 
 @dataclass(frozen=True)
 class Machine:
-    """The size of the virtual machine: memory in bytes, number of virtual CPUs."""
+    """The virtual machine: memory in bytes, number of virtual CPUs, what a close does to it."""
 
     memory: int
     cpus: int
+    on_close: str = SHUTDOWN
+    # A suspended machine that is older is discarded at open.
+    keep_days: int = 7
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,12 @@ def write_profile(profile: Profile) -> dict[str, Any]:
             "smtp": _write_endpoint(account.smtp),
         },
         "openpgp": _write_keys(profile.keys),
-        "machine": {"memory": _write_size(settings.machine.memory), "cpus": settings.machine.cpus},
+        "machine": {
+            "memory": _write_size(settings.machine.memory),
+            "cpus": settings.machine.cpus,
+            "on_close": settings.machine.on_close,
+            "keep_days": settings.machine.keep_days,
+        },
         "volume": {"size": _write_size(settings.volume_size)},
         "policy": {
             "remote_content": settings.policy.remote_content,
@@ -201,6 +212,8 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
         machine=Machine(
             memory=machine.parsed("memory", names.parse_memory, default.machine.memory),
             cpus=machine.get("cpus", int, default.machine.cpus),
+            on_close=machine.get("on_close", str, default.machine.on_close),
+            keep_days=machine.get("keep_days", int, default.machine.keep_days),
         ),
         volume_size=volume.parsed("size", names.parse_size, default.volume_size),
         policy=Policy(
@@ -215,6 +228,10 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
     )
     if not 1 <= settings.machine.cpus <= 64:
         machine.problem("cpus", f"{settings.machine.cpus} is not between 1 and 64")
+    if settings.machine.on_close not in (SHUTDOWN, SUSPEND):
+        machine.problem("on_close", f"{settings.machine.on_close!r} is not shutdown or suspend")
+    if not 0 <= settings.machine.keep_days <= 365:
+        machine.problem("keep_days", f"{settings.machine.keep_days} is not between 0 and 365")
     for table in (machine, volume, policy, display):
         table.finish()
     return settings

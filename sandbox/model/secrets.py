@@ -4,3 +4,6 @@ VOLUME_KEY = "volume-key"
 MAIL_PASSWORD = "mail-password"  # noqa: S105 - the name of an item
 KEY_PASSPHRASE = "openpgp-passphrase"  # noqa: S105 - the name of an item
 ITEMS = (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE)
+# Only while a suspended machine is kept.
+STATE_KEY = "state-key"
+KINDS = (*ITEMS, STATE_KEY)

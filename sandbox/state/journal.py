@@ -27,6 +27,7 @@ _WEIGHT = (
     "header-backup",
     "retain",
     "close",
+    "suspend",
     "open",
 )
 
@@ -54,15 +55,15 @@ class History:
     entries: tuple[Entry, ...]
     broken_at: int | None = None
 
-    def pending(self) -> Entry | None:
-        """The begin entry of the verb that never reached its end and matters most, if any."""
+    def pending(self, *verbs: str) -> Entry | None:
+        """The begin entry of the verb (of these) that never ended and matters most, if any."""
         begun: dict[str, Entry] = {}
         for entry in self.entries:
             if entry.event == "begin":
                 begun[entry.verb] = entry
             elif entry.event == "end":
                 _forget_ended(begun, entry)
-        return next((begun[verb] for verb in _WEIGHT if verb in begun), None)
+        return next((begun[verb] for verb in verbs or _WEIGHT if verb in begun), None)
 
     def last(
         self, verb: str, event: str = "end", outcome: str = "", step: str = ""
@@ -125,14 +126,16 @@ class Journal:
 
 
 def _forget_ended(begun: dict[str, Entry], end: Entry) -> None:
-    """Drop the verb that ended, and an unfinished open that a close has cleared away."""
+    """Drop the verb that ended, and what a close has cleared away."""
     if end.verb in begun and begun[end.verb].run == end.run:
         del begun[end.verb]
         if end.verb == "close":
             begun.pop("open", None)
+            begun.pop("suspend", None)
         if end.verb == "retain":  # it closes first
             begun.pop("open", None)
             begun.pop("close", None)
+            begun.pop("suspend", None)
         if end.verb == "shred":
             begun.clear()
 

@@ -44,6 +44,10 @@ class Paths:
         return self.data / "images"
 
     @property
+    def states(self) -> Path:
+        return self.data / "states"
+
+    @property
     def keys(self) -> Path:
         return self.data / "keys"
 
@@ -80,6 +84,14 @@ class Paths:
     def header_backup(self, name: str) -> Path:
         """A copy of a volume's header, made on the user's wish."""
         return self.volumes / f"{name}.luks.header"
+
+    def saved(self, name: str) -> Path:
+        """The LUKS volume that keeps the memory of a suspended machine."""
+        return self.states / f"{name}.luks"
+
+    def saved_note(self, name: str) -> Path:
+        """What the suspended machine must find unchanged; there only once it is whole."""
+        return self.states / f"{name}.json"
 
     def gnupg(self, name: str) -> Path:
         return self.keys / name
@@ -119,6 +131,14 @@ class Paths:
 
     def display_socket(self, name: str) -> Path:
         return self.machine(name) / "display.sock"
+
+    def volume_socket(self, name: str) -> Path:
+        """Where a resumed machine finds its volume, already decrypted."""
+        return self.machine(name) / "volume.sock"
+
+    def saved_file(self, name: str) -> Path:
+        """Where libvirt writes and reads a machine's memory: a window into `saved`."""
+        return self.machine(name) / "saved"
 
     def console_log(self, name: str) -> Path:
         return self.machine(name) / "console.log"

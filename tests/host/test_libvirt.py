@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from demo.session import Session, find_bytes
-from sandbox.host import volumes
+from sandbox.host import storage, volumes
 from sandbox.host.picture import to_png
 from sandbox.host.vault import Vault
 from sandbox.model.errors import Exit, MailboxError
@@ -27,11 +27,13 @@ from sandbox.model.machine import MachineSpec, MachineState
 from tests.host.conftest import need
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
-from sandbox.host.libvirt import connection  # noqa: E402
+from sandbox.host.libvirt import connection, saving  # noqa: E402
 from sandbox.host.libvirt.machines import LibvirtMachines  # noqa: E402
 
 NAME = "mailbox-test"
 GONE_S = 30.0
+# What a saved machine begins with (libvirt: src/qemu/qemu_saveimage.h).
+LIBVIRT_SAVED = b"LibvirtQemudSave"
 
 
 def halting_kernel() -> bytes:
@@ -336,3 +338,45 @@ def test_the_uri_is_as_configured_or_as_the_user_needs_it(
     environment: dict[str, str], uid: int, uri: str
 ) -> None:
     assert connection.choose_uri(environment, uid) == uri
+
+
+def test_a_suspended_machine_comes_back_and_no_key_is_anywhere(
+    in_session: Session, machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes
+) -> None:
+    problem = storage.suspend_problem()
+    if problem:
+        pytest.skip(problem)
+    saved, state_key = volume.with_name(f"{volume.stem}-state.luks"), Vault.new_key()
+    volumes.create(saved, 512 * 1024**2, state_key)
+    window, disk = started.console_log.with_name("saved"), started.console_log.with_name("volume")
+    machines.attach_volume(NAME, volume, key)
+    storage.serve_file(saved, state_key, window)
+    try:
+        machines.save(NAME, window)
+        assert machines.state(NAME) is MachineState.CLOSED
+        storage.serve_disk(volume, key, disk)
+        machines.restore(NAME, window, disk)
+        storage.end(window)
+        assert machines.state(NAME) is MachineState.PAUSED and machines.has_volume(NAME)
+        for each in (key, state_key):
+            assert_nowhere(in_session, each)
+        command = qemu(in_session)
+        assert b"-incoming" in command and b'"driver":"nbd"' in command
+        machines.resume(NAME)
+        assert machines.state(NAME) is MachineState.OPEN
+        assert LIBVIRT_SAVED not in saved.read_bytes()
+    finally:
+        machines.destroy(NAME)
+        storage.end(window)
+        storage.end(disk)
+    for each in (key, state_key):
+        assert_nowhere(in_session, each)
+
+
+def test_another_machines_memory_is_refused() -> None:
+    xml = (
+        "<domain><name>other</name><devices><disk><serial>volume</serial></disk></devices></domain>"
+    )
+    with pytest.raises(MailboxError) as refused:
+        saving.with_served_volume(xml, NAME, Path("/run/volume.sock"))
+    assert refused.value.code == "saved-machine-unknown"

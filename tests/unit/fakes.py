@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import uuid
@@ -42,7 +43,7 @@ EXIT_KILLED = 137
 # The recovery codes that were handed over, the newest last.
 CODES: list[str] = []
 _SIGNATURE = b"FILESYSTEM"
-_EMPTY: dict[str, Any] = {"vault": {}, "machines": {}, "secrets": {}, "wardens": {}}
+_EMPTY: dict[str, Any] = {"vault": {}, "machines": {}, "secrets": {}, "wardens": {}, "served": {}}
 
 
 @dataclass
@@ -64,6 +65,7 @@ class World:
         self.root = root
         self.guest = GuestManners()
         self.faults: dict[str, BaseException] = {}
+        self.no_fuse: str | None = None
         self.labels: list[str] = []
         self.kill_at: int | None = None
         self.watch: Callable[[str], object] = lambda _label: None
@@ -304,7 +306,31 @@ class FakeMachines:
 
     def resume(self, name: str) -> None:
         with self._world.change("machines.resume") as state:
-            state["machines"][name]["state"] = "open"
+            machine = state["machines"][name]
+            # What it remembers of its volume must be what is on it.
+            assert machine.pop("mails", mails_of(machine)) == mails_of(machine)
+            machine["state"] = "open"
+
+    def save(self, name: str, target: Path) -> None:
+        with self._world.change("machines.save") as state:
+            served = state["served"].get(str(target))
+            assert served, "memory went to a plain file"
+            machine = state["machines"][name]
+            memory = {"name": name, "volume": machine["volume"], "mails": mails_of(machine)}
+            state["memory"] = {**state.get("memory", {}), served: memory}
+            end_machine(state, name)
+
+    def restore(self, name: str, source: Path, volume_socket: Path) -> None:
+        with self._world.change("machines.restore") as state:
+            memory = state.get("memory", {}).get(state["served"].get(str(source)))
+            if memory is None or memory["name"] != name or name in state["machines"]:
+                raise MailboxError("libvirt could not bring it back.", code="libvirt-error")
+            volume = state["served"][str(volume_socket)]
+            resumed = {"state": "paused", "volume": volume, "mails": memory["mails"]}
+            state["machines"][name] = resumed
+
+    def traits(self, spec: MachineSpec) -> dict[str, str]:
+        return {"machine": f"{spec.memory} {spec.cpus}", "qemu": "7", "libvirt": "9", "cpu": "a"}
 
     def has_volume(self, name: str) -> bool:
         with self._world.change("machines.has_volume") as state:
@@ -344,6 +370,42 @@ class FakeMachines:
             if name not in state["machines"]:
                 raise MailboxError("Closed.", code="machine-closed", exit_code=Exit.MACHINE)
         return b"P6 1 1 255\n\xff\x00\x00"
+
+
+def mails_of(machine: dict[str, Any]) -> int:
+    """What is on the volume of a machine."""
+    return mails(Path(machine["volume"])) if machine["volume"] else 0
+
+
+class FakeStorage:
+    """Volumes shown as files and disks; who has the wrong key sees nothing."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def suspend_problem(self) -> str | None:
+        return self._world.no_fuse
+
+    def serve_file(self, volume: Path, key: bytes, place: Path) -> None:
+        self._serve("storage.serve_file", volume, key, place)
+
+    def serve_disk(self, volume: Path, key: bytes, place: Path) -> None:
+        self._serve("storage.serve_disk", volume, key, place)
+
+    def _serve(self, label: str, volume: Path, key: bytes, place: Path) -> None:
+        with self._world.change(label) as state:
+            assert place.parent.is_dir()
+            if not opens(volume, key):
+                raise MailboxError("Wrong key.", code="volume-not-served")
+            state["served"][str(place)] = str(volume)
+
+    def end(self, place: Path) -> None:
+        if str(place) in self._world.state["served"]:
+            with self._world.change("storage.end") as state:
+                del state["served"][str(place)]
+
+    def digest(self, volume: Path) -> str:
+        return hashlib.sha256(volume.read_bytes()).hexdigest()
 
 
 def end_machine(state: dict[str, Any], name: str) -> None:
@@ -419,6 +481,18 @@ class FakeWarden:
         on_event(_event("phase", name="ready"))
         warnings = [_event("warning", code=code, message=text) for code, text in guest.warnings]
         return SimpleNamespace(ok=True, warnings=warnings, error=None)
+
+    def tell(self, verb: str, deadline_s: float) -> Any:
+        with self._world.change(f"warden.tell {verb}") as state:
+            me = self._me(state)
+            if me["state"] != "ready" or self._world.guest.hangs:
+                raise MailboxError("The machine does not answer.", code="machine-silent")
+            if self._world.guest.error:
+                return _failed(*self._world.guest.error)
+            if verb == "resume":
+                # The mail that came meanwhile.
+                _use(Path(state["machines"][me["machine"]]["volume"]), blank=False)
+        return SimpleNamespace(ok=True, warnings=[], error=None)
 
     def shutdown(self, deadline_s: float, on_event: Callable[[Any], None]) -> bool:
         for code, text in self._world.guest.last_words:
@@ -623,6 +697,7 @@ def make_house(world: World) -> House:
         remains=FakeRemains(world),
         machines=FakeMachines(world),
         wardens=FakeWardens(world),
+        storage=FakeStorage(world),
         images=FakeImages(world),
         servers=FakeServers(world),
         host=FakeHost(world),

@@ -23,9 +23,10 @@ from sandbox.lifecycle.open import open_mailbox
 from sandbox.lifecycle.retain import retain
 from sandbox.lifecycle.settle import repair
 from sandbox.lifecycle.shred import shred
+from sandbox.lifecycle.suspend import suspend
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import domain_name
-from sandbox.model.secrets import ITEMS, VOLUME_KEY
+from sandbox.model.secrets import ITEMS, STATE_KEY, VOLUME_KEY
 from sandbox.state import files
 from tests.unit.fakes import EXIT_KILLED, NAME, World, mails, make_house, make_wish, opens
 
@@ -36,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "open": lambda house: open_mailbox(house, NAME, headless=True),
     "close": lambda house: close(house, NAME),
     "shred": lambda house: shred(house, NAME),
+    "suspend": lambda house: suspend(house, NAME),
     "repair": lambda house: repair(house, None),
     "retain": lambda house: retain(house, NAME, date(2999, 1, 1), "tax law"),
 }
@@ -47,7 +49,10 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "open": ("onboard", "open", "close"),
     "first open": ("onboard",),
     "close": ("onboard", "open"),
+    "suspend": ("onboard", "open"),
+    "open of a suspended one": ("onboard", "open", "suspend"),
     "shred": ("onboard", "open"),
+    "shred of a suspended one": ("onboard", "open", "suspend"),
     "shred of a closed one": ("onboard",),
     "retain": ("onboard", "open"),
 }
@@ -76,6 +81,7 @@ EXPECTED = {
     "onboard": {"profile-exists", "name-shredded"},
     "open": {"profile-unknown", "profile-shredded"},
     "close": {"profile-unknown", "profile-shredded"},
+    "suspend": {"profile-unknown", "profile-shredded", "not-open"},
     "shred": {"profile-unknown", "profile-shredded"},
     "repair": set[str](),
 }
@@ -152,7 +158,7 @@ def _kill_and_go_on(
         assert exists and mails(volume) >= had, where
     if following == "onboard" and scene == "onboard":
         assert exists, where
-    if following in ("close", "shred"):
+    if following in ("close", "shred", "suspend"):
         assert not world.state["machines"], where
     if following == "open" and exists:
         assert open_mailbox(make_house(world), NAME, headless=True).facts["already"], where
@@ -161,7 +167,7 @@ def _kill_and_go_on(
 def _verb(scene: str) -> str:
     return next(
         verb
-        for verb in ("onboard", "open", "close", "shred", "retain")
+        for verb in ("onboard", "open", "close", "suspend", "shred", "retain")
         if verb in scene.split(" of")[0]
     )
 
@@ -261,6 +267,8 @@ def _assert_tidy(world: World, where: str) -> None:
     """Nothing is left over, and what exists is whole."""
     house, state = make_house(world), world.state
     assert state["secrets"] == {}, where
+    running = domain_name(NAME) in state["machines"]
+    assert running or state["served"] == {}, where
     history = house.journal(NAME).read()
     assert history.pending() is None and history.broken_at is None, where
     left = [path for path in world.root.rglob(".*") if path.name.endswith((".tmp", ".new"))]
@@ -283,7 +291,11 @@ def _assert_tidy(world: World, where: str) -> None:
 
 def _assert_whole(house: House, state: dict[str, dict[str, str]], where: str) -> None:
     profile = house.records.load(NAME)
-    assert set(state["vault"]) == {f"{profile.id}/{kind}" for kind in ITEMS}, where
+    kept = house.paths.saved_note(NAME).exists()
+    assert house.paths.saved(NAME).exists() == kept, where
+    assert not (kept and state["machines"]), where
+    kinds = (*ITEMS, STATE_KEY) if kept else ITEMS
+    assert set(state["vault"]) == {f"{profile.id}/{kind}" for kind in kinds}, where
     assert opens(house.paths.volume(NAME), state["vault"][f"{profile.id}/{VOLUME_KEY}"].encode())
     has_mail = mails(house.paths.volume(NAME)) > 0
     assert has_mail or house.paths.blank(NAME).exists(), where

@@ -12,6 +12,7 @@ from pathlib import Path
 import libvirt
 
 from sandbox.host.libvirt import connection as lv
+from sandbox.host.libvirt import saving
 from sandbox.host.libvirt.domain_xml import domain_xml, secret_xml, volume_xml
 from sandbox.host.probes.machines import SHORTER_HOME
 from sandbox.model.errors import Exit, MailboxError
@@ -60,9 +61,9 @@ class LibvirtMachines:
 
     def start(self, spec: MachineSpec) -> None:
         """Start the machine; it ends with its last reference, leaving no definition."""
-        owner = None if self.uri == lv.SESSION else (os.geteuid(), os.getegid())
+        xml = domain_xml(spec, self._owner)
         try:
-            self._connection.createXML(domain_xml(spec, owner), libvirt.VIR_DOMAIN_START_VALIDATE)
+            self._connection.createXML(xml, libvirt.VIR_DOMAIN_START_VALIDATE)
         except libvirt.libvirtError as error:
             raise start_error(str(error)) from None
         if self.uri == lv.SESSION:
@@ -74,6 +75,27 @@ class LibvirtMachines:
         if domain is not None:
             with lv.explained("let the machine go on"):
                 domain.resume()
+
+    def save(self, name: str, target: Path) -> None:
+        """Write the machine's memory to `target` (never a plain file) and end it."""
+        domain = self._find(name)
+        if domain is None:
+            raise _gone("was suspended")
+        saving.save(domain, target)
+
+    def restore(self, name: str, source: Path, volume_socket: Path) -> None:
+        """Bring a saved machine back, paused, its volume served at `volume_socket`."""
+        saving.restore(self._connection, source, name, volume_socket)
+        if self.uri == lv.SESSION:
+            _forbid_core_dump(name)
+
+    def traits(self, spec: MachineSpec) -> dict[str, str]:
+        """What a saved machine depends on; it is brought back only where all of it is equal."""
+        return saving.traits(self._connection, domain_xml(spec, self._owner))
+
+    @property
+    def _owner(self) -> tuple[int, int] | None:
+        return None if self.uri == lv.SESSION else (os.geteuid(), os.getegid())
 
     def has_volume(self, name: str) -> bool:
         """Whether the machine holds its volume."""
@@ -88,11 +110,7 @@ class LibvirtMachines:
         """Plug the volume in, unlocked by `key`; libvirt knows the key only meanwhile."""
         domain = self._find(name)
         if domain is None:
-            raise MailboxError(
-                "The machine ended before its volume was plugged in; the mail is untouched.",
-                code="machine-gone",
-                exit_code=Exit.MACHINE,
-            )
+            raise _gone("had its volume plugged in")
         self.forget_secret(volume)
         identifier = uuid.uuid4()
         try:
@@ -164,6 +182,14 @@ class LibvirtMachines:
         with lv.explained("find the machine", lv.ERROR_NO_DOMAIN):
             return self._connection.lookupByName(name)
         return None
+
+
+def _gone(what: str) -> MailboxError:
+    return MailboxError(
+        f"The machine ended before it {what}; the mail is untouched.",
+        code="machine-gone",
+        exit_code=Exit.MACHINE,
+    )
 
 
 def _forbid_core_dump(name: str) -> None:

@@ -14,6 +14,8 @@ MOUNT_POINT = Path("/home")
 HOME = MOUNT_POINT / "mail-user"
 USER_ID = 1000
 DISK_DEADLINE_S = 30.0
+# Time enough for the host to stop the machine.
+THAW_S = 30
 OPTIONS = "nosuid,nodev,noatime,discard"
 
 
@@ -123,6 +125,28 @@ def create_home() -> None:
         os.chown(path, USER_ID, USER_ID, follow_symlinks=False)
     unfinished.chmod(0o700)
     unfinished.rename(HOME)
+
+
+def freeze() -> None:
+    """Let the file system rest, whole as it is on the disk; it thaws by itself after a while.
+
+    The while counts only as long as the machine runs.
+    """
+    subprocess.Popen(
+        ["/usr/bin/sh", "-c", f"sleep {THAW_S}; exec fsfreeze -u {MOUNT_POINT}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    _run_or_fail("fsfreeze", "-f", str(MOUNT_POINT))
+
+
+def thaw() -> None:
+    """Let the file system be written again; one that is not frozen stays as it is."""
+    if mounted_source() is not None:
+        _run("fsfreeze", "-u", str(MOUNT_POINT))
 
 
 def close_volume() -> bool:

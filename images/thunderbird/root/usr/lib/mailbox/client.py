@@ -44,6 +44,7 @@ def prepare(desired: Json, home: Path) -> None:
         if not running:
             _remove_stale_locks(profile)
         (STATE_DIR / "quit").unlink(missing_ok=True)
+        (STATE_DIR / "wake").unlink(missing_ok=True)
         # A new file, not a shorter one: who follows the old one must not see half of the new.
         _write(STATE_DIR / "status.jsonl", b"")
         _write(STATE_DIR / "desired.json", json.dumps(desired).encode())
@@ -67,6 +68,14 @@ def start(desired: Json) -> subprocess.Popen[bytes] | None:
         )
     _write(CONTROL_DIR / "client.pid", str(child.pid).encode())
     return child
+
+
+def wake() -> Iterator[Json]:
+    """Tell the running Thunderbird that time has passed; yield what it says up to `ready`."""
+    with _acting_as_user():
+        _write(STATE_DIR / "status.jsonl", b"")
+        _write(STATE_DIR / "wake", b"")
+    yield from events()
 
 
 def events() -> Iterator[Json]:

@@ -1,0 +1,105 @@
+"""What is said of a profile's machine to those who start, serve and question it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandbox.lifecycle.desired import forwards, hostname
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.observe import Observation
+from sandbox.lifecycle.soundness import item_missing
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.machine import Image, MachineSpec, MachineState
+from sandbox.model.profile import Profile
+
+# Deadline in seconds; emulated machines need about twenty times what KVM needs.
+CHANNEL_DEADLINE_S = 240.0
+_CONSOLE_LINES = 12
+
+
+def machine_spec(house: House, profile: Profile, image: Image, hardware: bool) -> MachineSpec:
+    """The machine of a profile, built from an image."""
+    paths, name = house.paths, profile.name
+    return MachineSpec(
+        name=house.domain(name),
+        uuid=profile.id,
+        title=f"{name} - mailbox",
+        memory=profile.settings.machine.memory,
+        cpus=profile.settings.machine.cpus,
+        kernel=image.kernel,
+        initrd=image.initrd,
+        root_image=image.root,
+        channel_socket=paths.channel_socket(name),
+        display_socket=paths.display_socket(name),
+        console_log=paths.console_log(name),
+        hardware=hardware,
+    )
+
+
+def start_warden(house: House, profile: Profile, *, up: bool) -> None:
+    """Start the warden of a profile's machine, which is `up` or still to boot."""
+    paths, name = house.paths, profile.name
+    house.wardens.start(
+        {
+            "profile_id": str(profile.id),
+            "name": name,
+            "channel_socket": str(paths.channel_socket(name)),
+            "control_socket": str(paths.control_socket(name)),
+            "log_file": str(paths.warden_log(name)),
+            "hostname": hostname(name),
+            "connect_deadline_s": CHANNEL_DEADLINE_S,
+            "forwards": forwards(profile),
+            "up": up,
+        }
+    )
+
+
+def secrets_of(house: House, profile: Profile, *kinds: str) -> dict[str, str]:
+    """The secrets of a profile, from the keyring.
+
+    Raises:
+        MailboxError: `keyring-item-missing`.
+    """
+    return {kind: _secret(house, profile, kind) for kind in kinds}
+
+
+def _secret(house: House, profile: Profile, kind: str) -> str:
+    secret = house.vault.get(profile.id, kind)
+    if secret is None:
+        raise item_missing(profile.name, kind)
+    return secret
+
+
+def is_usable(house: House, seen: Observation, *, pending_allowed: bool = False) -> bool:
+    """Whether an open finished and its machine, volume and channel are still there."""
+    if seen.machine is not MachineState.OPEN or not (seen.warden and seen.plugged):
+        return False
+    control = house.paths.control_socket(seen.name)
+    try:
+        status = house.wardens.find(control).status()
+    except MailboxError:
+        return False
+    return bool(status.state == "ready") and (pending_allowed or seen.pending is None)
+
+
+def with_console(house: House, name: str, error: MailboxError) -> MailboxError:
+    """The error with the machine's last words; they are the guest's and may be anything."""
+    try:
+        untrusted = house.paths.console_log(name).read_bytes()[-4096:]
+    except OSError:
+        return error
+    lines = untrusted.decode(errors="replace").splitlines()[-_CONSOLE_LINES:]
+    shown = "\n".join("  | " + "".join(c for c in line if c.isprintable()) for line in lines)
+    details = f"{error.details}\nThe last lines of its console:\n{shown}".strip()
+    return MailboxError(
+        f"{error.brief} The mail on the volume is untouched.",
+        details=details,
+        resolution=error.resolution or "Try again; `mailbox image verify` checks the image.",
+        code=error.code,
+        exit_code=Exit.MACHINE,
+    )
+
+
+def warning_facts(warning: Any) -> dict[str, str]:
+    """A warning of the guest, for reports."""
+    return {"code": warning.code, "message": warning.message}

@@ -1,0 +1,129 @@
+"""A suspended machine goes on: paused back, its kept memory destroyed, a new channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandbox.lifecycle import kept
+from sandbox.lifecycle.engine import Plan, Step
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.machine import (
+    CHANNEL_DEADLINE_S,
+    machine_spec,
+    secrets_of,
+    start_warden,
+    with_console,
+)
+from sandbox.lifecycle.soundness import sound_volume, warn_of_changes
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.machine import Image
+from sandbox.model.profile import Profile
+from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, STATE_KEY, VOLUME_KEY
+from sandbox.model.suspended import secrets_digest
+from sandbox.state import files
+
+WAKE_DEADLINE_S = 240.0
+
+_STEPS = (
+    Step("verify", "Verifying the image", "it must be the one that was built"),
+    Step("check", "Looking at the volume", "no machine is brought back for a damaged one"),
+    Step("keys", "Taking the keys from the keyring", "for the volume and the suspended machine"),
+    Step("restore", "Bringing the suspended machine back", "it stands still, for now"),
+    Step("consume", "Destroying what was kept of it", "it goes on once and never again"),
+    Step("warden", "Starting the warden", "it carries the channel and what it allows"),
+    Step("channel", "Waiting for the machine", "new keys for the channel"),
+    Step("wake", "Waking the mail client", "its connections are gone, and mail may have come"),
+)
+
+
+def plan_resume(name: str, image: str) -> Plan:
+    """The steps from a suspended mailbox to a usable one."""
+    return Plan("open", name, _STEPS, {"image": image, "suspended": True})
+
+
+def spec_misfit(house: House, profile: Profile, image: Image) -> str | None:
+    """Why the suspended machine cannot go on; None when it can."""
+    problem = house.storage.suspend_problem()
+    spec = machine_spec(house, profile, image, house.host.hardware())
+    return problem or kept.kept_misfit(house, profile, spec, image.id)
+
+
+class Resuming:
+    """The effects of one resume."""
+
+    def __init__(self, house: House, profile: Profile, image: Image) -> None:
+        self.warnings: list[dict[str, str]] = []
+        self._house = house
+        self._profile = profile
+        self._name = profile.name
+        self._image = image
+        self._domain = house.domain(profile.name)
+        self._control = house.paths.control_socket(profile.name)
+        self._keys: dict[str, str] = {}
+
+    def effects(self) -> dict[str, Any]:
+        return {
+            "verify": lambda: self._house.images.verify(self._image),
+            "check": self._check,
+            "keys": self._take_keys,
+            "restore": self._restore,
+            "consume": self._consume,
+            "warden": lambda: start_warden(self._house, self._profile, up=True),
+            "channel": self._await_channel,
+            "wake": self._wake,
+        }
+
+    def _check(self) -> None:
+        sound = sound_volume(self._house, self._profile)
+        warn_of_changes(self._house, self._name, sound)
+
+    def _take_keys(self) -> None:
+        house, saved = self._house, self._house.paths.saved(self._name)
+        self._keys = secrets_of(house, self._profile, VOLUME_KEY, STATE_KEY)
+        note = kept.note_of(house, self._name)
+        given = secrets_of(house, self._profile, MAIL_PASSWORD, KEY_PASSPHRASE)
+        digest = secrets_digest(self._keys[STATE_KEY].encode(), given)
+        if note is None or note.secrets != digest:
+            raise _useless("a password or passphrase was changed")
+        if note.saved != house.storage.digest(saved):
+            raise _useless("its memory was damaged")
+
+    def _restore(self) -> dict[str, Any]:
+        house, paths, name = self._house, self._house.paths, self._name
+        files.private_folder(paths.machine(name))
+        served = paths.volume_socket(name)
+        window = paths.saved_file(name)
+        house.storage.serve_disk(paths.volume(name), self._keys[VOLUME_KEY].encode(), served)
+        house.storage.serve_file(paths.saved(name), self._keys[STATE_KEY].encode(), window)
+        house.machines.restore(self._domain, window, served)
+        house.storage.end(window)
+        return {"resumed": True}
+
+    def _consume(self) -> None:
+        self._keys.clear()
+        kept.discard(self._house, self._name, self._profile.id)
+        self._house.machines.resume(self._domain)
+
+    def _await_channel(self) -> None:
+        warden = self._house.wardens.find(self._control)
+        try:
+            warden.wait_ready(CHANNEL_DEADLINE_S)
+        except MailboxError as error:
+            raise with_console(self._house, self._name, error) from None
+
+    def _wake(self) -> dict[str, Any]:
+        result = self._house.wardens.find(self._control).tell("resume", WAKE_DEADLINE_S)
+        for warning in result.warnings:
+            self.warnings.append({"code": warning.code, "message": warning.message})
+            self._house.progress.warn(f"The machine says: {warning.message}")
+        if not result.ok:
+            raise _useless(result.error.message if result.error else "it says nothing")
+        return {"warnings": [warning.code for warning in result.warnings]}
+
+
+def _useless(reason: str) -> MailboxError:
+    return MailboxError(
+        f"The suspended machine cannot go on: {reason}.",
+        code="suspended-useless",
+        exit_code=Exit.MACHINE,
+    )
