@@ -8,6 +8,7 @@ from typing import Any
 from sandbox.lifecycle.close import close_locked, is_closed
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.kept import discard
 from sandbox.lifecycle.observe import observe
 from sandbox.lifecycle.settle import settle, settle_name
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
@@ -54,6 +55,8 @@ def retain_locked(house: House, name: str, retention: Retention) -> None:
         seen = observe(house, name)
         if not is_closed(house, seen):
             close_locked(house, seen)
+        if seen.remains:
+            discard(house, name)
 
     def seal() -> dict[str, Any]:
         house.records.retentions.keep(name, retention)

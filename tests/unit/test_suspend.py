@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import observe
 from sandbox.lifecycle.onboard import onboard
 from sandbox.lifecycle.open import open_mailbox
+from sandbox.lifecycle.retain import retain
 from sandbox.lifecycle.shred import shred
 from sandbox.lifecycle.suspend import suspend
 from sandbox.lifecycle.switch import switch
@@ -332,3 +334,8 @@ def test_nothing_waits_for_the_wall_clock(
 def test_the_note_names_no_secret(suspended: House, world: World) -> None:
     written = Path(suspended.paths.saved_note(NAME)).read_text()
     assert not any(secret in written for secret in world.state["vault"].values())
+
+
+def test_a_mailbox_that_is_retained_keeps_no_memory(suspended: House, world: World) -> None:
+    retain(suspended, NAME, date(2999, 1, 1), "tax law")
+    assert kept_files(suspended) == [] and STATE_KEY not in kinds(world)
