@@ -47,6 +47,7 @@ def compose(progress: Progress) -> House:
         vault=Lazy(_vault),
         volumes=Lazy(_volumes),
         keyslots=Lazy(_keyslots),
+        headers=Lazy(_headers),
         remains=Lazy(_remains),
         machines=Lazy(_machines),
         wardens=Lazy(_wardens),
@@ -89,6 +90,12 @@ def _remains() -> Any:
     from sandbox.host.remains import Remains
 
     return Remains(libvirt_uri())
+
+
+def _headers() -> Any:
+    from sandbox.host import header_backup
+
+    return header_backup
 
 
 def _machines() -> Any:

@@ -38,6 +38,20 @@ def recovery_code(printer: Printer, name: str, code_to: str | None, replacing: b
     printer.result(result)
 
 
+@verb(NAME, click.option("--remove", is_flag=True, help="Destroy the copy instead."))
+def header_backup(printer: Printer, name: str, remove: bool) -> None:
+    """Keep a copy of the volume's header beside the volume, for `repair`.
+
+    A damaged header is the end of a volume. The copy is renewed when keyslots change, and destroyed
+    by `shred`; a copy of yours that `mailbox` does not know of outlives both.
+    """
+    from sandbox.lifecycle.header import back_up
+
+    with printer.working():
+        result = back_up(compose(printer), name, remove=remove)
+    printer.result(result)
+
+
 @verb(
     NAME,
     click.option("--code-stdin", is_flag=True, help="Read the recovery code from a pipe."),

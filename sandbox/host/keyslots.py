@@ -13,8 +13,6 @@ from sandbox.state import files
 
 # What a person types deserves a slow PBKDF even with 140 random bits; in milliseconds.
 SLOW_PBKDF_MS = 2000
-# Longest header of LUKS1 with eight keyslots of a 512-bit key: 2 MiB; larger ones are not ours.
-_LONGEST = 16 * 1024**2
 
 
 def find(path: Path, passphrase: bytes) -> int | None:
@@ -23,25 +21,25 @@ def find(path: Path, passphrase: bytes) -> int | None:
     Raises:
         MailboxError: `volume-missing`, `volume-header-damaged`.
     """
-    with _explained(path):
+    with explained(path):
         return luks.find_slot(read(path), passphrase)
 
 
 def active(path: Path) -> tuple[int, ...]:
     """The numbers of the keyslots in use; raises as `find`."""
-    with _explained(path):
+    with explained(path):
         return tuple(slot.number for slot in luks.read_header(read(path)).slots)
 
 
 def fingerprints(path: Path) -> dict[str, str]:
     """SHA-256 of each part of the header in use, to be noted when it changes; raises as `find`."""
-    with _explained(path):
+    with explained(path):
         return luks.fingerprints(read(path))
 
 
 def expected_size(path: Path, size: int) -> int:
     """The length of the file of a volume that holds `size` bytes; raises as `find`."""
-    with _explained(path):
+    with explained(path):
         return luks.read_header(read(path)).payload + size
 
 
@@ -85,16 +83,17 @@ def read(path: Path) -> bytes:
     if not path.exists():
         raise volumes.missing(path)
     with files.readable_errors(path), path.open("rb") as file:
-        return file.read(min(volumes.header_size(path), _LONGEST))
+        return file.read(volumes.header_size(path))
 
 
 def _opens(path: Path, slot: int, passphrase: bytes) -> bool:
-    with _explained(path):
+    with explained(path):
         return luks.opens(read(path), slot, passphrase)
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a header into a sentence."""
     try:
         yield
     except luks.BadHeaderError as error:

@@ -18,6 +18,8 @@ PHDR = 592
 GEOMETRY = 208
 # What mailbox makes its volumes with, as cryptsetup(8) writes it.
 CIPHER = "aes-xts-plain64"
+# Eight keyslots of a 512-bit key take 2 MiB.
+LONGEST = 16 * 1024**2
 # A header with random bytes in it must not make anybody wait for hours. Two seconds are about
 # ten million iterations today.
 MOST_ITERATIONS = 2**29
@@ -81,6 +83,8 @@ def read_header(content: bytes) -> Header:
     spec = (_text(cipher), _text(mode), key_bytes)
     if spec != ("aes", "xts-plain64", 64) or _text(hash_name) not in _HASHES:
         raise BadHeaderError("it names a cipher that mailbox does not use")
+    if not PHDR <= payload * SECTOR <= LONGEST:
+        raise BadHeaderError("the place where its data begin cannot be right")
     if not 0 < iterations <= MOST_ITERATIONS:
         raise BadHeaderError("the check of its volume key cannot be right")
     slots = tuple(_slots(content, payload * SECTOR, key_bytes))

@@ -172,6 +172,13 @@ def check(path: Path) -> None:
         raise missing(path)
     if not facts.luks:
         raise header_damaged(path, "It does not begin as a LUKS header does.")
+    if facts.size >= luks.PHDR:
+        with files.readable_errors(path), path.open("rb") as file:
+            content = file.read(luks.PHDR)
+        try:
+            luks.read_header(content)
+        except luks.BadHeaderError as error:
+            raise header_damaged(path, str(error)) from None
     if facts.size <= header_size(path):
         raise MailboxError(
             f"The volume {path} is cut off; nothing was written to it.",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.lifecycle.engine import Plan, Step, run
+from sandbox.lifecycle.header import RENEW, has_backup, write_backup
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.settle import settle, settle_name
 from sandbox.lifecycle.soundness import Sound, refuse_open, sound_volume, stored_key
@@ -19,13 +20,16 @@ VERB = "recovery-code"
 _ALL_SLOTS = range(8)
 
 
-def plan_code(name: str, profile_id: uuid.UUID, new: int, old: tuple[int, ...]) -> Plan:
+def plan_code(
+    name: str, profile_id: uuid.UUID, new: int, old: tuple[int, ...], *, backup: bool = False
+) -> Plan:
     """The new keyslot, the code in somebody's hands, and only then the end of the old ones."""
     killing = Step("old", "Destroying the old code's keyslot", "the old code opens nothing more")
     steps = (
         Step("keyslot", "Making the new recovery code", "the old one opens until it is there"),
         Step("code", "Handing over the recovery code", "it is kept nowhere on this computer"),
         *((killing,) if old else ()),
+        *((RENEW,) if backup else ()),
     )
     facts = {"profile_id": str(profile_id), "keyslot": new, "old": list(old)}
     return Plan(VERB, name, steps, facts)
@@ -47,7 +51,7 @@ def renew_code(
             raise _exists(known)
         work = _Renewal(house, profile, sound, _free(known, active), old, hand_over)
         run(
-            plan_code(known, profile.id, work.new, old),
+            plan_code(known, profile.id, work.new, old, backup=has_backup(house, known)),
             work.effects(),
             house.journal(known),
             house.progress,
@@ -126,6 +130,8 @@ class _Renewal:
         hand_over: Callable[[str], None],
     ) -> None:
         self.new = new
+        self._house = house
+        self._name = profile.name
         self._slots = house.keyslots
         self._path = house.paths.volume(profile.name)
         self._key = sound.key
@@ -138,6 +144,7 @@ class _Renewal:
             "keyslot": self._add,
             "code": lambda: self._hand_over(self._code),
             "old": self._kill_old,
+            "backup": lambda: write_backup(self._house, self._name),
         }
 
     def _add(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class House:
     vault: ports.Vault
     volumes: ports.Volumes
     keyslots: ports.Keyslots
+    headers: ports.Headers
     remains: ports.Remains
     machines: ports.Machines
     wardens: ports.Wardens

@@ -12,6 +12,7 @@ from typing import Any
 
 from sandbox.lifecycle import rings
 from sandbox.lifecycle.engine import Plan, Step, run
+from sandbox.lifecycle.header import RENEW, has_backup, write_backup
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.onboard import KeyChoice
 from sandbox.lifecycle.rekey import rekey, wrong_code
@@ -25,6 +26,7 @@ VERB = "recover"
 _STEPS = (
     Step("secrets", "Storing new secrets in the keyring", "the lost ones cannot be had again"),
     Step("keyslot", "Giving the volume its new key", "opening must not need the code"),
+    RENEW,
     Step("keys", "Taking the OpenPGP key again", "the lost keyring locked the copy that is here"),
     Step("profile", "Writing the profile", "it names the keys that are there"),
 )
@@ -47,6 +49,7 @@ class Needs:
     secrets: tuple[str, ...]
     keyslot: bool
     keys: bool
+    backup: bool = False
 
 
 def plan_recover(name: str, profile: Profile, needs: Needs) -> Plan:
@@ -54,6 +57,7 @@ def plan_recover(name: str, profile: Profile, needs: Needs) -> Plan:
     wanted = {
         "secrets": bool(needs.secrets),
         "keyslot": needs.keyslot,
+        "backup": needs.keyslot and needs.backup,
         "keys": needs.keys,
         "profile": needs.keys,
     }
@@ -115,7 +119,9 @@ class _Recovery:
         opens = key is not None and house.keyslots.find(self._path, key.encode()) is not None
         locked = rings.is_locked(house, profile, kept[KEY_PASSPHRASE])
         missing = tuple(kind for kind in kinds if kept[kind] is None)
-        return Needs(missing, keyslot=not opens, keys=locked)
+        return Needs(
+            missing, keyslot=not opens, keys=locked, backup=has_backup(house, profile.name)
+        )
 
     def gather(self, needs: Needs) -> None:
         """Ask for everything before anything is changed."""
@@ -144,6 +150,7 @@ class _Recovery:
         return {
             "secrets": self._store,
             "keyslot": self._rekey,
+            "backup": lambda: write_backup(self._house, self.profile.name),
             "keys": self._renew_ring,
             "profile": lambda: self._house.records.save(self.profile),
         }

@@ -15,7 +15,7 @@ from sandbox.state import files
 from sandbox.state.journal import Entry
 
 # Verbs that change keyslots; they work on closed mailboxes only.
-_KEYSLOT_VERBS = ("recovery-code", "recover")
+_KEYSLOT_VERBS = ("recovery-code", "recover", "header-backup", "header-restore")
 
 
 def settle(house: House, name: str) -> str:
@@ -53,21 +53,40 @@ def settle(house: House, name: str) -> str:
 def _settle_keyslots(house: House, name: str, pending: Entry) -> str:
     from sandbox.lifecycle import rings
     from sandbox.lifecycle.codes import end_renewal
+    from sandbox.lifecycle.header import renewed_backup
 
+    if pending.verb in ("header-backup", "header-restore"):
+        return _settle_header(house, name, pending)
     if pending.verb == "recovery-code":
         done = end_renewal(house, name, pending)
     else:
         rings.tidy(house, name)
         files.remove_unfinished(house.paths.profile(name))
         done = f"`mailbox recover {name}` begins anew; the recovery code is as before."
+    files.remove_unfinished(house.paths.header_backup(name))
     house.progress.warn(done)
     try:
         header = house.keyslots.fingerprints(house.paths.volume(name))
     except MailboxError:
         _ended(house, name, pending.verb, pending.run)  # its damage is told where it matters
     else:
-        _ended(house, name, pending.verb, pending.run, header=header)
+        renewed = renewed_backup(house, name, pending)
+        _ended(house, name, pending.verb, pending.run, header=header, **renewed)
     return done
+
+
+def _settle_header(house: House, name: str, pending: Entry) -> str:
+    """An unfinished copy is made anew if there is one; a header half put back is put back again."""
+    from sandbox.lifecycle.header import has_backup, mend_header, renewed_backup
+
+    backup = house.paths.header_backup(name)
+    files.remove_unfinished(backup)
+    if pending.verb == "header-restore":
+        _ended(house, name, pending.verb, pending.run)
+        return mend_header(house, name) or "The header is whole."
+    facts = renewed_backup(house, name, pending) if has_backup(house, name) else {"removed": True}
+    _ended(house, name, pending.verb, pending.run, **facts)
+    return "There is a header backup." if has_backup(house, name) else "There is no header backup."
 
 
 def find_name(house: House, name: str) -> str:
@@ -108,11 +127,18 @@ def repair(house: House, name: str | None) -> list[Result]:
     results = []
     for each in [find_name(house, name)] if name else journals:
         with house.locked(each, "repair"):
-            done = settle(house, each)
+            done = settle(house, each) or mend(house, each)
         if done or name:
             summary = f"{each}: {done or 'nothing was unfinished.'}"
             results.append(Result("repair", each, summary, {"repaired": bool(done)}))
     return results
+
+
+def mend(house: House, name: str) -> str:
+    """Put a damaged header back from its copy; other damage is told where it matters."""
+    from sandbox.lifecycle.header import has_backup, mend_header
+
+    return mend_header(house, name) if has_backup(house, name) else ""
 
 
 def _ended(house: House, name: str, verb: str, run: str, **facts: Any) -> None:

@@ -25,6 +25,7 @@ _WEIGHT = (
     "recover",
     "recovery-code",
     "header-backup",
+    "header-restore",
     "retain",
     "close",
     "suspend",

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 from unittest import mock
 
-from sandbox.host import keyslots, luks, process, volume_end, volumes
+from sandbox.host import header_backup, keyslots, luks, process, volume_end, volumes
 from sandbox.host.leftovers import Folders, Leftovers
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import KeyChoice, Wish
@@ -256,9 +256,33 @@ class FakeRemains:
             return self._real.search(sought)
 
 
+class FakeHeaders:
+    """Copies of headers: the real module's work."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def back_up(self, volume: Path, backup: Path) -> str:
+        with self._world.change("headers.back_up"):
+            return header_backup.back_up(volume, backup)
+
+    def digest(self, backup: Path) -> str | None:
+        return header_backup.digest(backup)
+
+    def restore(self, volume: Path, backup: Path, noted: str) -> None:
+        with self._world.change("headers.restore"):
+            header_backup.restore(volume, backup, noted)
+
+    def destroy(self, backup: Path) -> bool:
+        with self._world.change("headers.destroy"):
+            return header_backup.destroy(backup)
+
+
 def opens(path: Path, key: bytes) -> bool:
     """Whether the key unlocks the volume."""
-    return luks.find_slot(path.read_bytes()[:PAYLOAD], key) is not None
+    with contextlib.suppress(luks.BadHeaderError):
+        return luks.find_slot(path.read_bytes()[:PAYLOAD], key) is not None
+    return False
 
 
 def mails(path: Path) -> int:
@@ -694,6 +718,7 @@ def make_house(world: World) -> House:
         vault=FakeVault(world),
         volumes=FakeVolumes(world),
         keyslots=FakeKeyslots(world),
+        headers=FakeHeaders(world),
         remains=FakeRemains(world),
         machines=FakeMachines(world),
         wardens=FakeWardens(world),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -16,14 +17,17 @@ from sandbox.cli import commands, output, recovery_commands
 from sandbox.cli.app import cli
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.codes import renew_code
+from sandbox.lifecycle.header import back_up, recorded_backup
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import KeyChoice, onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.lifecycle.recover import Means, recover
+from sandbox.lifecycle.settle import repair
 from sandbox.lifecycle.shred import shred
-from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.recovery import new_code
 from sandbox.model.secrets import ITEMS, KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
+from tests.unit.fake_luks import PAYLOAD
 from tests.unit.fakes import BERT, NAME, OWN, PASSWORD, World, mails, make_house, make_wish, opens
 
 Run = Callable[..., Result]
@@ -353,3 +357,162 @@ def test_one_that_is_here_takes_no_other_volume(
 ) -> None:
     done = run("recover", NAME, "--volume", str(tmp_path / "x"), "--code-stdin", input=codes[0])
     assert done.exit_code == Exit.USAGE and "is here already" in done.stdout
+
+
+def damage(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        old = file.read(16)
+        file.seek(at)
+        file.write(bytes(each ^ 0xFF for each in old))
+
+
+class TestHeaderBackup:
+    @pytest.fixture
+    def backup(self, used: House) -> Path:
+        back_up(used, NAME, remove=False)
+        return used.paths.header_backup(NAME)
+
+    def test_it_is_on_record_and_for_its_owner_alone(self, used: House, backup: Path) -> None:
+        assert backup.stat().st_mode & 0o777 == 0o600
+        noted = recorded_backup(used.journal(NAME).read())
+        assert noted == hashlib.sha256(backup.read_bytes()).hexdigest()
+
+    @pytest.mark.parametrize("at", [0, 8, 104, 112, 208, 1024])
+    def test_repair_puts_a_damaged_header_back(
+        self, used: House, volume: Path, backup: Path, at: int
+    ) -> None:
+        before = volume.read_bytes()
+        damage(volume, at)
+        refusal(lambda: open_mailbox(used, NAME, headless=True), "volume-header-damaged")
+        done = repair(used, NAME)[0]
+        assert "put back" in done.summary and volume.read_bytes() == before
+        open_mailbox(used, NAME, headless=True)
+        assert mails(volume) == 2
+
+    def test_without_one_nothing_is_written(self, used: House, volume: Path) -> None:
+        damage(volume, 1024)
+        before = volume.read_bytes()
+        repair(used, NAME)
+        refusal(lambda: open_mailbox(used, NAME, headless=True), "volume-header-damaged")
+        assert volume.read_bytes() == before
+
+    def test_one_that_was_changed_is_not_put_back(
+        self, used: House, volume: Path, backup: Path
+    ) -> None:
+        damage(backup, 1024)
+        damage(volume, 0)
+        before = volume.read_bytes()
+        refusal(lambda: repair(used, NAME), "header-backup-damaged")
+        assert volume.read_bytes() == before
+
+    def test_a_whole_header_is_left_alone(self, used: House, volume: Path, backup: Path) -> None:
+        before = volume.read_bytes()
+        assert repair(used, NAME)[0].facts["repaired"] is False
+        used.vault.put(used.records.load(NAME).id, VOLUME_KEY, "of another volume")
+        repair(used, NAME)
+        assert volume.read_bytes() == before
+
+    def test_it_is_renewed_when_keyslots_change(
+        self, used: House, volume: Path, backup: Path, codes: list[str]
+    ) -> None:
+        renew_code(used, NAME, codes.append, replace=True)
+        assert opens(backup, codes[1].encode()) and not opens(backup, codes[0].encode())
+        lose(used)
+        recover(used, NAME, means(codes[1]))
+        key = used.vault.get(used.records.load(NAME).id, VOLUME_KEY) or ""
+        assert opens(backup, key.encode())
+        damage(volume, 112)
+        repair(used, NAME)
+        open_mailbox(used, NAME, headless=True)
+
+    def test_without_a_record_the_key_must_vouch_for_it(
+        self, used: House, volume: Path, backup: Path
+    ) -> None:
+        used.paths.journal(NAME).unlink()
+        damage(volume, 0)
+        repair(used, NAME)
+        open_mailbox(used, NAME, headless=True)
+
+    def test_it_can_be_destroyed_and_goes_with_the_volume(self, used: House, backup: Path) -> None:
+        back_up(used, NAME, remove=True)
+        assert not backup.exists() and recorded_backup(used.journal(NAME).read()) == ""
+        back_up(used, NAME, remove=True)
+        back_up(used, NAME, remove=False)
+        shred(used, NAME)
+        assert not backup.exists()
+
+    def test_it_is_made_of_closed_mailboxes_whose_header_is_whole(
+        self, used: House, volume: Path
+    ) -> None:
+        open_mailbox(used, NAME, headless=True)
+        refusal(lambda: back_up(used, NAME, remove=False), "mailbox-open")
+        close(used, NAME)
+        damage(volume, 1024)
+        refusal(lambda: back_up(used, NAME, remove=False), "volume-header-damaged")
+        assert not used.paths.header_backup(NAME).exists()
+
+    def test_by_the_command(self, run: Run, used: House) -> None:
+        made = json.loads(run("header-backup", NAME).stdout)
+        assert made["facts"]["digest"] and Path(made["facts"]["path"]).exists()
+        gone = json.loads(run("header-backup", NAME, "--remove").stdout)
+        assert gone["facts"]["path"] is None and not Path(made["facts"]["path"]).exists()
+
+
+class TestDamage:
+    @pytest.mark.parametrize("kept", [0, 100, 1024, PAYLOAD, PAYLOAD + 1, PAYLOAD + 3071])
+    def test_a_volume_that_is_cut_off(self, used: House, volume: Path, kept: int) -> None:
+        volume.write_bytes(volume.read_bytes()[:kept])
+        before = volume.read_bytes()
+        with pytest.raises(MailboxError) as refused:
+            open_mailbox(used, NAME, headless=True)
+        assert refused.value.code in ("volume-truncated", "volume-header-damaged")
+        assert refused.value.exit_code == Exit.DAMAGED and "backup" in refused.value.resolution
+        assert volume.read_bytes() == before and not used.machines.states()
+
+    def test_the_key_of_another_volume(self, used: House, volume: Path) -> None:
+        before = volume.read_bytes()
+        used.vault.put(used.records.load(NAME).id, VOLUME_KEY, "of another volume")
+        error = refusal(lambda: open_mailbox(used, NAME, headless=True), "keyring-item-wrong")
+        assert "untouched" in error.details and "recover" in error.resolution
+        assert volume.read_bytes() == before
+
+    def test_a_damaged_keyslot_of_the_code_is_said_and_does_not_hinder(
+        self, used: House, volume: Path, world: World, codes: list[str]
+    ) -> None:
+        damage(volume, 1024 + 512)
+        open_mailbox(used, NAME, headless=True)
+        assert any("recovery-code" in text for text in world.warned)
+        close(used, NAME)
+        renew_code(used, NAME, codes.append, replace=True)
+        world.warned.clear()
+        open_mailbox(used, NAME, headless=True)
+        assert world.warned == [] or not any("Keyslot" in text for text in world.warned)
+
+    def test_a_damaged_keyslot_of_the_key_is_mended_with_the_code(
+        self, used: House, volume: Path, codes: list[str]
+    ) -> None:
+        damage(volume, 1024)
+        error = refusal(lambda: open_mailbox(used, NAME, headless=True), "volume-header-damaged")
+        assert "recover" in error.resolution
+        recover(used, NAME, means(codes[0], password=never))
+        open_mailbox(used, NAME, headless=True)
+        assert mails(volume) == 2
+
+    @pytest.mark.parametrize("content", [b"", b"=", b"\xff", b"version = 99", bytes(100)])
+    def test_a_profile_edited_into_nonsense(
+        self, used: House, volume: Path, codes: list[str], content: bytes
+    ) -> None:
+        before = volume.read_bytes()
+        used.paths.profile(NAME).write_bytes(content)
+        for action in (
+            lambda: open_mailbox(used, NAME, headless=True),
+            lambda: recover(used, NAME, means(codes[0])),
+            lambda: renew_code(used, NAME, codes.append, replace=True),
+            lambda: back_up(used, NAME, remove=False),
+        ):
+            with pytest.raises(InvalidInputError) as refused:
+                action()
+            assert refused.value.exit_code == Exit.USAGE
+        assert volume.read_bytes() == before
+        assert used.paths.profile(NAME).read_bytes() == content
