@@ -360,7 +360,7 @@ def test_a_suspended_machine_comes_back_and_no_key_is_anywhere(
         assert machines.state(NAME) is MachineState.PAUSED and machines.has_volume(NAME)
         for each in (key, state_key):
             assert_nowhere(in_session, each)
-        command = qemu(in_session)
+        _, command = qemu(in_session)
         assert b"-incoming" in command and b'"driver":"nbd"' in command
         machines.resume(NAME)
         assert machines.state(NAME) is MachineState.OPEN
