@@ -19,6 +19,7 @@ from pathlib import Path
 
 from demo.authority import Credentials, issue
 from demo.dovecot import Account, Ports, configuration, users_file
+from demo.leftovers import die_with_parent
 from demo.relay import Relay
 
 CUSTOMER = "anna@kunde.test"
@@ -188,6 +189,7 @@ class MailServer:
                 stdout=words,
                 stderr=words,
                 cwd=self._folder,
+                preexec_fn=die_with_parent,
                 user=self._account.uid if root else None,
                 group=self._account.gid if root else None,
                 extra_groups=[] if root else None,

@@ -19,6 +19,7 @@ from email import message_from_bytes
 from getpass import getuser
 from pathlib import Path
 
+from demo import leftovers
 from demo.correspondent import Person, Reading
 from demo.letters import ordinary
 from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer, MailServerError
@@ -254,11 +255,14 @@ def run(root: Path, *, keep: bool) -> Report:
     """The demonstration from end to end."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
+        leftovers.sweep(root)
         session = stack.enter_context(Session(root, images=image_folder()))
         server = stack.enter_context(MailServer())
         own_home = Path(session.env["GNUPGHOME"])
         customer = stack.enter_context(Person("Anna Kundin", CUSTOMER, home=own_home))
         partner = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
+        for folder in (session.runtime, server.folder, partner.home):
+            leftovers.note(root, folder)
         partner.learn(customer.public_key(), certify=True)
         customer.learn(partner.public_key())
         demo = Demo(session, server, customer, partner)

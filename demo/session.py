@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from demo.leftovers import die_with_parent
+
 _KEPT = ("PATH", "LANG", "LC_ALL", "TERM", "USER", "LOGNAME", "DISPLAY", "WAYLAND_DISPLAY")
 _KEPT_PREFIXES = ("http", "HTTP", "no_proxy", "NO_PROXY", "PIP_", "SSL_")
 
@@ -104,6 +106,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=self.env,
+            preexec_fn=die_with_parent,
         )
         self._daemons.append(bus)
         assert bus.stdout is not None
@@ -124,6 +127,7 @@ class Session:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=self.env,
+            preexec_fn=die_with_parent,
         )
         self._daemons.append(keyring)
         assert keyring.stdin is not None

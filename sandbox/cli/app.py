@@ -13,12 +13,30 @@ from sandbox import __version__
 from sandbox.cli.output import Printer
 from sandbox.model.errors import Exit, MailboxError
 
+_ORDER = (
+    *("doctor", "image", "onboard", "open", "close", "list", "status", "show", "edit"),
+    *("run", "screenshot", "log", "repair", "recovery-code", "recover"),
+    *("retain", "shred", "certificate", "completion"),
+    *("build", "verify", "remove"),
+)
 
-class _Commands(click.Group):
+
+class Commands(click.Group):
     """Lists commands in the order a mailbox meets them, not by the alphabet."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        known = [name for name in _ORDER if name in self.commands]
+        return [*known, *(name for name in self.commands if name not in known)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click's, with whole sentences."""
+        rows = [
+            (name, self.commands[name].get_short_help_str(limit=200))
+            for name in self.list_commands(ctx)
+            if not self.commands[name].hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """As click's, but wrong usage is a JSON object, too, where JSON was asked for."""
@@ -54,7 +72,7 @@ def _report_usage(error: click.ClickException, *, as_json: bool) -> int:
     return error.exit_code
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mailbox")
 def cli() -> None:
     """A machine of its own for every customer's mail.

@@ -36,7 +36,7 @@ def doctor(printer: Printer) -> int:
     text_option("--size", "SIZE", "What the volume may grow to, such as 20G."),
     CODE_TO,
     click.option("--no-recovery-code", is_flag=True, help="Make none (a lost keyring is the end)."),
-    click.option("--reuse-name", is_flag=True, help="The name of a shredded mailbox, anew."),
+    click.option("--reuse-name", is_flag=True, help="Take the name of a shredded mailbox again."),
 )
 def onboard(
     printer: Printer, name: str, code_to: str | None, no_recovery_code: bool, **said: Any
@@ -100,6 +100,7 @@ def open_(printer: Printer, name: str, headless: bool, trace: Path | None) -> No
 def close(printer: Printer, name: str | None, everyone: bool, shutdown: bool) -> int:
     """Close a mailbox: its machine is gone, its key out of memory.
 
+    The mail client is asked to close first; what does not end in time is ended hard.
     With `on_close = "suspend"` in its profile it is suspended. --shutdown discards a suspended
     machine, too.
     """
@@ -185,11 +186,17 @@ def show(printer: Printer, name: str) -> None:
 
 @verb(
     NAME,
-    click.option("--root", is_flag=True, help="As root of the machine."),
+    click.option(
+        "--root", is_flag=True, help="As the machine's root, not as the mail client's user."
+    ),
     click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED),
 )
 def run(printer: Printer, name: str, root: bool, command: tuple[str, ...]) -> int:
-    """Run a command in an open mailbox's machine: mailbox run NAME -- CMD...
+    """Run a command in an open mailbox's machine.
+
+    \b
+    mailbox run clientA -- ls -l Downloads
+    mailbox run clientA -- cat Downloads/offer.pdf > offer.pdf
 
     Its input, output and exit code pass through; with --json the output is in the report. What
     comes out was made by the machine: treat it as you treat a mail from a stranger.
@@ -276,7 +283,12 @@ def log(printer: Printer, name: str) -> None:
 
 @verb(click.argument("shell", type=click.Choice(["bash", "zsh", "fish"])))
 def completion(printer: Printer, shell: str) -> None:
-    """Print the shell completion: eval "$(mailbox completion bash)"."""
+    """Print the completion script of a shell.
+
+    \b
+    eval "$(mailbox completion bash)"        # in ~/.bashrc; zsh likewise
+    mailbox completion fish | source
+    """
     from click.shell_completion import get_completion_class
 
     from sandbox.cli.app import cli

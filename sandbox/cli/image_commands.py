@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sandbox.cli.app import _verb_of, cli
+from sandbox.cli.app import Commands, _verb_of, cli
 from sandbox.cli.compose import compose
 from sandbox.cli.output import Printer
 from sandbox.lifecycle.house import House, Result
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sandbox.host.images import Damaged
 
 
-@cli.group()
+@cli.group(cls=Commands)
 def image() -> None:
     """Build and look after the guest systems that all mailboxes of a client share."""
 
