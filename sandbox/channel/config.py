@@ -20,7 +20,8 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,252})\Z", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62})\Z", re.ASCII)
 _NAMES = ("profile_id", "name")
 _PATHS = ("channel_socket", "control_socket", "log_file")
-_KEYS = {*_NAMES, *_PATHS, "pid_file", "hostname", "connect_deadline_s", "forwards", "up"}
+_KEYS = {*_NAMES, *_PATHS, "pid_file", "hostname", "connect_deadline_s", "forwards", "agent", "up"}
+_AGENT_KEYS = {"listen", "connect"}
 _FORWARD_KEYS = {"name", "listen", "port", "connect_host", "connect_port"}
 
 
@@ -33,6 +34,11 @@ class ForwardSpec:
     port: int
     connect_host: str
     connect_port: int
+
+    @property
+    def local(self) -> bool:
+        """Whether both ends are UNIX sockets: `listen` and `connect_host` are paths, no ports."""
+        return not self.port
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class WardenConfig:
     pid_file: Path | None = None
     # The machine has booted before, so it answers soon or has missed the hello.
     up: bool = False
+    agent: ForwardSpec | None = None
 
     @property
     def lock_file(self) -> Path:
@@ -114,6 +121,7 @@ def parse_config(text: bytes) -> WardenConfig:
         forwards=_forwards(fields.get("forwards"), problems),
         pid_file=problems.path(fields, "pid_file") if fields.get("pid_file") else None,
         up=fields.get("up") is True,
+        agent=_agent(fields["agent"], problems) if fields.get("agent") else None,
     )
     if problems.found:
         raise _bad_config(problems.found)
@@ -147,6 +155,16 @@ def _forward(fields: Mapping[str, Any], problems: _Problems) -> ForwardSpec:
         connect_host=problems.text(fields, "connect_host", _HOST),
         connect_port=problems.port(fields, "connect_port"),
     )
+
+
+def _agent(value: object, problems: _Problems) -> ForwardSpec | None:
+    """The guest's GnuPG to the filter in front of a key on the host."""
+    if not isinstance(value, dict):
+        problems.found.append("agent: not a table")
+        return None
+    problems.keys("agent", set(value), _AGENT_KEYS)
+    listen, connect = problems.path(value, "listen"), problems.path(value, "connect")
+    return ForwardSpec("gpg-agent", str(listen), 0, str(connect), 0)
 
 
 def _listen(value: object, problems: _Problems) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, cast
 
 import asyncssh
 
@@ -76,18 +77,12 @@ class Egress:
         await asyncio.gather(*(self._listen(connection, item) for item in self._counters))
 
     async def _listen(self, connection: asyncssh.SSHClientConnection, counters: Counters) -> None:
-        async def accept(_untrusted_host: str, _untrusted_port: int) -> GuestSide:
+        async def accept(*_untrusted_origin: object) -> GuestSide:
             return await self._accept(counters)
 
         for left in reversed(range(LISTEN_TRIES)):
             try:
-                await connection.create_server(
-                    accept,
-                    counters.spec.listen,
-                    counters.spec.port,
-                    window=WINDOW,
-                    max_pktsize=PACKET,
-                )
+                await _create(connection, counters.spec, accept)
                 return
             except asyncssh.ChannelListenError:
                 # The guest's previous sshd may hold the address for a moment longer.
@@ -128,11 +123,26 @@ class Egress:
             link.close(hard=True)
 
 
+async def _create(
+    connection: asyncssh.SSHClientConnection,
+    spec: ForwardSpec,
+    accept: Callable[..., Awaitable[GuestSide]],
+) -> None:
+    sizes = {"window": WINDOW, "max_pktsize": PACKET}
+    if spec.local:
+        # asyncssh asks the same of a session on a UNIX socket as of one on a TCP port.
+        await connection.create_unix_server(cast(Any, accept), spec.listen, **sizes)
+    else:
+        await connection.create_server(accept, spec.listen, spec.port, **sizes)
+
+
 async def _connect(link: Link, spec: ForwardSpec) -> None:
+    loop = asyncio.get_running_loop()
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        await asyncio.get_running_loop().create_connection(
-            lambda: link.server, spec.connect_host, spec.connect_port
-        )
+        if spec.local:
+            await loop.create_unix_connection(lambda: link.server, spec.connect_host)
+        else:
+            await loop.create_connection(lambda: link.server, spec.connect_host, spec.connect_port)
 
 
 def _short(error: Exception) -> str:

@@ -55,7 +55,8 @@ class MachineWarden:
 
     def __init__(self, config: WardenConfig) -> None:
         self._config = config
-        self._counters = tuple(Counters(spec) for spec in config.forwards)
+        wanted = (*config.forwards, *filter(None, (config.agent,)))
+        self._counters = tuple(Counters(spec) for spec in wanted)
         self._channel: Channel | None = None
         self._state: State = "connecting"
         self._since = time.time()

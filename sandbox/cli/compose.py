@@ -52,6 +52,7 @@ def compose(progress: Progress) -> House:
         machines=Lazy(_machines),
         wardens=Lazy(_wardens),
         storage=Lazy(_storage),
+        custodians=Lazy(_custodians),
         images=Lazy(lambda: image_store(paths)),
         servers=Lazy(_servers),
         host=Lazy(lambda: _ThisComputer(paths)),
@@ -114,6 +115,12 @@ def _storage() -> Any:
     from sandbox.host import storage
 
     return storage
+
+
+def _custodians() -> Any:
+    from sandbox.host.custody.client import Custodians
+
+    return Custodians()
 
 
 def _servers() -> Any:

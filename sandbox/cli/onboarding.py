@@ -13,6 +13,7 @@ import click
 
 from sandbox.lifecycle.onboard import KeyChoice, Wish
 from sandbox.model import names
+from sandbox.model.custody import Where
 from sandbox.model.endpoints import Endpoint, Security, parse_connect, parse_server
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.profile import Account, Settings, client_problem
@@ -42,6 +43,7 @@ class Answers:
     colour: str | None = None
     correspondents: tuple[str, ...] = ()
     connect_to: tuple[str, ...] = ()
+    custody: str | None = None
     marionette: bool | None = None
 
 
@@ -232,7 +234,9 @@ def _settings(checker: _Checker, answers: Answers, template: Callable[[str], Set
     policy = replace(settings.policy, marionette=bool(answers.marionette))
     client = answers.client or settings.client
     checker.check("--client", client, client_problem)
-    return replace(settings, client=client, volume_size=size, policy=policy)
+    where = checker.parse("--custody", answers.custody, Where, settings.custody.where)
+    custody = replace(settings.custody, where=where)
+    return replace(settings, client=client, volume_size=size, policy=policy, custody=custody)
 
 
 def _account(checker: _Checker, answers: Answers) -> Account:

@@ -39,6 +39,11 @@ ACCOUNT = (
     ),
     text_option("--key", "FINGERPRINT", "Your OpenPGP key, taken from your GnuPG."),
     text_option("--key-file", "FILE", "Your OpenPGP key, exported to a file."),
+    click.option(
+        "--custody",
+        type=click.Choice(["guest", "host"]),
+        help="Where your private key lives: on the encrypted volume, or here (docs/keys.md).",
+    ),
     click.option("--generate-key", is_flag=True, default=None, help="Make a new OpenPGP key."),
     click.option(
         "--key-passphrase-fd",

@@ -24,7 +24,7 @@ from sandbox.state import files
 # The passphrase has 256 random bits: iterating its hash would only cost time (gpg-agent(1)).
 # Its cache lives no longer than the agent, and that ends with each call; an expiry of its own would
 # ask for the same passphrase once a subkey on a busy computer.
-_AGENT_CONF = "s2k-count 65536\nallow-loopback-pinentry\nno-allow-external-cache\n"
+AGENT_CONF = "s2k-count 65536\nallow-loopback-pinentry\nno-allow-external-cache\n"
 _MOST_SUBKEYS = 64
 _ADDRESS = re.compile(r"<([^<>@\s]+@[^<>@\s]+)>|^([^<>@\s]+@[^<>@\s]+)$")
 
@@ -89,7 +89,7 @@ class ProfileKeyring:
     def create(self) -> None:
         """Make the ring's folder and its agent's settings."""
         files.private_folder(self._home)
-        files.replace(self._home / "gpg-agent.conf", _AGENT_CONF.encode())
+        files.replace(self._home / "gpg-agent.conf", AGENT_CONF.encode())
 
     def destroy(self) -> None:
         """End the agent and remove the ring with everything in it."""
@@ -100,13 +100,16 @@ class ProfileKeyring:
             shutil.rmtree(self._home)
             files.sync_folder(self._home.parent)
 
-    def generate(self, name: str, address: str, passphrase: str) -> str:
-        """Make an ed25519/cv25519 key that lasts two years; returns its fingerprint."""
+    def generate(self, name: str, address: str, passphrase: str, *, split: bool = False) -> str:
+        """Make an ed25519/cv25519 key that lasts two years; returns its fingerprint.
+
+        With `split` a subkey signs mail, and the primary key only certifies.
+        """
         with self._session() as gpg:
             settings = gpg.gen_key_input(
                 key_type="EDDSA",
                 key_curve="ed25519",
-                key_usage="cert,sign",
+                key_usage="cert" if split else "cert,sign",
                 subkey_type="ECDH",
                 subkey_curve="cv25519",
                 subkey_usage="encrypt",
@@ -116,8 +119,12 @@ class ProfileKeyring:
                 passphrase=passphrase,
             )
             made = gpg.gen_key(settings)
-        if not made.fingerprint:
-            raise _failed("make a key", str(made.stderr))
+            if not made.fingerprint:
+                raise _failed("make a key", str(made.stderr))
+            if split:
+                added = gpg.add_subkey(made.fingerprint, passphrase, "ed25519", "sign", "2y")
+                if not added:
+                    raise _failed("make a subkey for signing", str(added.stderr))
         return str(made.fingerprint)
 
     def add_own(self, armored: bytes, old: str, new: str, ask: Ask) -> Key:

@@ -194,6 +194,7 @@ class ClosingSteps:
         self._house.machines.destroy(self._house.domain(self._name))
 
     def _clear(self) -> None:
+        self._house.custodians.stop(self._house.paths.custody_socket(self._name))
         self._house.storage.end(self._house.paths.volume_socket(self._name))
         self._house.storage.end(self._house.paths.saved_file(self._name))
         self._house.machines.forget_secret(self._house.paths.volume(self._name))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from sandbox.model.custody import Where
 from sandbox.model.endpoints import Endpoint
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.profile import Profile
 
 # One loopback address of the guest for each server name (127.0.9.1, .2, ...).
 _LISTEN = "127.0.9.{}"
+# Where the guest's GnuPG finds its agent when the private key stays on the host.
+_AGENT = "/run/mailbox/agent.sock"
 
 
 def endpoints(profile: Profile) -> tuple[Endpoint, ...]:
@@ -38,6 +42,16 @@ def forwards(profile: Profile) -> list[dict[str, Any]]:
         }
         for each in wanted.values()
     ]
+
+
+def held_on_host(profile: Profile) -> bool:
+    """Whether the profile has a private key and its machine must not."""
+    return profile.settings.custody.where is Where.HOST and profile.keys.fingerprint is not None
+
+
+def agent_forward(profile: Profile, socket: Path) -> dict[str, str] | None:
+    """The forward of the guest's GnuPG to the filter in front of a key on the host."""
+    return {"listen": _AGENT, "connect": str(socket)} if held_on_host(profile) else None
 
 
 def hostname(name: str) -> str:
@@ -69,6 +83,8 @@ def desired_state(
         "account": _account(profile, password),
         "ca": list(profile.account.ca),
         "openpgp": {
+            "custody": "host" if held_on_host(profile) else "guest",
+            "agent": _AGENT if held_on_host(profile) else None,
             "key": _own_key(keys),
             "correspondents": [
                 {
@@ -110,7 +126,7 @@ def _own_key(keys: ExportedKeys) -> dict[str, Any] | None:
         return None
     return {
         "fingerprint": keys.fingerprint,
-        "secret": keys.secret,
+        "secret": keys.secret or None,
         "passphrase": keys.passphrase or None,
         "public": keys.public,
     }

@@ -30,6 +30,7 @@ class House:
     machines: ports.Machines
     wardens: ports.Wardens
     storage: ports.Storage
+    custodians: ports.Custodians
     images: ports.Images
     servers: ports.Servers
     host: ports.Host

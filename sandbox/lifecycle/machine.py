@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.lifecycle.desired import forwards, hostname
+from sandbox.lifecycle.desired import agent_forward, forwards, hostname
+from sandbox.lifecycle.engine import Step
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import Observation
 from sandbox.lifecycle.soundness import item_missing
@@ -15,6 +16,8 @@ from sandbox.model.profile import Profile
 # Deadline in seconds; emulated machines need about twenty times what KVM needs.
 CHANNEL_DEADLINE_S = 240.0
 _CONSOLE_LINES = 12
+
+CUSTODY = Step("custody", "Holding the private key", "the machine may ask, and never has it")
 
 
 def machine_spec(house: House, profile: Profile, image: Image, hardware: bool) -> MachineSpec:
@@ -49,9 +52,30 @@ def start_warden(house: House, profile: Profile, *, up: bool) -> None:
             "hostname": hostname(name),
             "connect_deadline_s": CHANNEL_DEADLINE_S,
             "forwards": forwards(profile),
+            "agent": agent_forward(profile, paths.agent_socket(name)),
             "up": up,
         }
     )
+
+
+def hold_key(house: House, profile: Profile) -> dict[str, str]:
+    """Start the guard in front of a private key that stays here; returns its rules."""
+    paths, name, custody = house.paths, profile.name, profile.settings.custody
+    rules = {"decrypt": str(custody.decrypt), "sign": str(custody.sign)}
+    house.custodians.start(
+        {
+            "profile_id": str(profile.id),
+            "name": name,
+            "fingerprint": profile.keys.fingerprint,
+            "home": str(paths.gnupg(name)),
+            "socket": str(paths.agent_socket(name)),
+            "control": str(paths.custody_socket(name)),
+            "log_file": str(paths.custody_log(name)),
+            "activity": str(paths.activity(name)),
+            **rules,
+        }
+    )
+    return rules
 
 
 def secrets_of(house: House, profile: Profile, *kinds: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.rekey import rekey, wrong_code
 from sandbox.lifecycle.settle import settle, unfinished_name
+from sandbox.model.custody import Where
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.names import COLOURS, name_problem
 from sandbox.model.profile import Account, Correspondent, Keys, Profile, Settings
@@ -260,7 +261,11 @@ class _Onboarding:
     def _take_own_key(self, ring: Any) -> str | None:
         choice, account = self._wish.key, self._wish.account
         if choice.generate:
-            made: str = ring.generate(account.display_name, account.address, self._passphrase)
+            # What a machine signs with a key on the host must not be able to change that key.
+            split = self._wish.settings.custody.where is Where.HOST
+            made: str = ring.generate(
+                account.display_name, account.address, self._passphrase, split=split
+            )
             return made
         old = ""
         if choice.fingerprint:

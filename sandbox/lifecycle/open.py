@@ -8,11 +8,13 @@ from typing import Any
 
 from sandbox.lifecycle import kept
 from sandbox.lifecycle.close import close_locked
-from sandbox.lifecycle.desired import desired_state
+from sandbox.lifecycle.desired import desired_state, held_on_host
 from sandbox.lifecycle.engine import Plan, Step, StoppedError, run, seconds_of
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.machine import (
     CHANNEL_DEADLINE_S,
+    CUSTODY,
+    hold_key,
     is_usable,
     machine_spec,
     secrets_of,
@@ -45,18 +47,19 @@ _PLUG = Step("plug", "Plugging the volume in", "the mail is there and nowhere el
 _PROVISION = Step("provision", "Setting up the mail client", "account, keys and policies as wished")
 
 
-def plan_open(seen: Observation, image: str) -> Plan:
+def plan_open(seen: Observation, image: str, *, custody: bool = False) -> Plan:
     """The steps from what is seen to a usable client; a running machine keeps what it has."""
     steps: tuple[Step, ...]
+    held = (CUSTODY,) if custody else ()
     if seen.machine is MachineState.CLOSED:
         # Before any other machine gets the volume.
         discard = (_DISCARD,) if seen.remains else ()
         begin = (_VERIFY, _CHECK, *discard, _START, _WARDEN)
-        steps = (*begin, _GATHER, _CHANNEL, _PLUG, _PROVISION)
+        steps = (*begin, _GATHER, *held, _CHANNEL, _PLUG, _PROVISION)
     else:
         warden = () if seen.warden else (_WARDEN,)
         plug = () if seen.plugged else (_PLUG,)
-        steps = (*warden, _GATHER, _CHANNEL, *plug, _PROVISION)
+        steps = (*warden, _GATHER, *held, _CHANNEL, *plug, _PROVISION)
     return Plan("open", seen.name, steps, {"image": image})
 
 
@@ -98,7 +101,7 @@ def _open(house: House, profile: Profile, seen: Observation) -> OpenOutcome:
         seen = observe(house, profile.name)
     work = _Opening(house, profile, seen, image)
     timings = run(
-        plan_open(seen, image.id if image else seen.image),
+        plan_open(seen, image.id if image else seen.image, custody=held_on_host(profile)),
         work.effects(),
         house.journal(profile.name),
         house.progress,
@@ -134,7 +137,7 @@ def _resumed(house: House, profile: Profile, image: Image) -> OpenOutcome | None
     work = Resuming(house, profile, image)
     try:
         timings = run(
-            plan_resume(profile.name, image.id),
+            plan_resume(profile.name, image.id, custody=held_on_host(profile)),
             work.effects(),
             house.journal(profile.name),
             house.progress,
@@ -182,6 +185,7 @@ class _Opening:
             "start": self._start,
             "warden": self._start_warden,
             "gather": self._gather,
+            "custody": lambda: hold_key(self._house, self._profile),
             "channel": self._await_channel,
             "plug": self._plug,
             "provision": self._provision,
@@ -214,11 +218,16 @@ class _Opening:
         start_warden(self._house, self._profile, up=self._image is None)
 
     def _gather(self) -> None:
-        kinds = (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE)
+        held = held_on_host(self._profile)
+        kinds = (VOLUME_KEY, MAIL_PASSWORD, *(() if held else (KEY_PASSPHRASE,)))
         self._secrets = secrets_of(self._house, self._profile, *kinds)
         ring = self._house.profile_keyring(self._profile.name)
         keys = self._profile.keys
-        self._keys = ring.export(keys.fingerprint, self._secrets[KEY_PASSPHRASE])
+        if held and keys.fingerprint:
+            public = ring.public([keys.fingerprint])[keys.fingerprint]
+            self._keys = ExportedKeys(keys.fingerprint, "", "", public)
+        else:
+            self._keys = ring.export(keys.fingerprint, self._secrets[KEY_PASSPHRASE])
         self._public = ring.public([each.fingerprint for each in keys.correspondents])
 
     def _await_channel(self) -> None:

@@ -9,6 +9,8 @@ from sandbox.lifecycle.engine import Plan, Step
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.machine import (
     CHANNEL_DEADLINE_S,
+    CUSTODY,
+    hold_key,
     machine_spec,
     secrets_of,
     start_warden,
@@ -36,9 +38,11 @@ _STEPS = (
 )
 
 
-def plan_resume(name: str, image: str) -> Plan:
+def plan_resume(name: str, image: str, *, custody: bool = False) -> Plan:
     """The steps from a suspended mailbox to a usable one."""
-    return Plan("open", name, _STEPS, {"image": image, "suspended": True})
+    at = next(number for number, step in enumerate(_STEPS) if step.id == "warden")
+    steps = (*_STEPS[:at], *((CUSTODY,) if custody else ()), *_STEPS[at:])
+    return Plan("open", name, steps, {"image": image, "suspended": True})
 
 
 def spec_misfit(house: House, profile: Profile, image: Image) -> str | None:
@@ -68,6 +72,7 @@ class Resuming:
             "keys": self._take_keys,
             "restore": self._restore,
             "consume": self._consume,
+            "custody": lambda: hold_key(self._house, self._profile),
             "warden": lambda: start_warden(self._house, self._profile, up=True),
             "channel": self._await_channel,
             "wake": self._wake,

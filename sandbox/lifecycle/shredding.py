@@ -135,6 +135,7 @@ class Shredding:
 
     def _clear(self) -> dict[str, Any]:
         shutil.rmtree(self._house.paths.machine(self._name), ignore_errors=True)
+        files.remove(self._house.paths.activity(self._name))
         pictures = pictures_of(self._house.journal(self._name).read())
         domain = self._house.domain(self._name)
         return dict(self._house.remains.clear(domain, str(self._id), pictures))

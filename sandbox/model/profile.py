@@ -10,6 +10,7 @@ from typing import Any
 
 from sandbox.model import names
 from sandbox.model.contract import Contract, read_contract, write_contract
+from sandbox.model.custody import Custody, Where, parse_rule
 from sandbox.model.endpoints import Endpoint, Security, default_security, host_problem, port_problem
 from sandbox.model.errors import InvalidInputError
 from sandbox.model.schema import Reader
@@ -89,6 +90,7 @@ class Settings:
     volume_size: int
     policy: Policy
     display: Display
+    custody: Custody = field(default_factory=Custody)
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,11 @@ def write_profile(profile: Profile) -> dict[str, Any]:
             "time_zone": settings.display.time_zone,
         },
         **({"contract": contract} if contract else {}),
+        "keys": {
+            "custody": str(settings.custody.where),
+            "decrypt": str(settings.custody.decrypt),
+            "sign": str(settings.custody.sign),
+        },
     }
 
 
@@ -202,6 +209,7 @@ def _raise(what: str, reader: Reader) -> None:
 def _read_settings(reader: Reader, base: Settings | None) -> Settings:
     machine, volume = reader.table("machine"), reader.table("volume")
     policy, display = reader.table("policy"), reader.table("display")
+    keys = reader.table("keys")
     default = base or Settings("", Machine(2 * 1024**3, 2), 20 * 1024**3, Policy(), Display())
     client = reader.get("client", str, default.client)
     problem = client_problem(client)
@@ -225,6 +233,11 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
             language=_matching(display, "language", _LANGUAGE, default.display.language),
             time_zone=_matching(display, "time_zone", _ZONE, default.display.time_zone),
         ),
+        custody=Custody(
+            where=keys.parsed("custody", Where, default.custody.where),
+            decrypt=keys.parsed("decrypt", parse_rule, default.custody.decrypt),
+            sign=keys.parsed("sign", parse_rule, default.custody.sign),
+        ),
     )
     if not 1 <= settings.machine.cpus <= 64:
         machine.problem("cpus", f"{settings.machine.cpus} is not between 1 and 64")
@@ -232,7 +245,7 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
         machine.problem("on_close", f"{settings.machine.on_close!r} is not shutdown or suspend")
     if not 0 <= settings.machine.keep_days <= 365:
         machine.problem("keep_days", f"{settings.machine.keep_days} is not between 0 and 365")
-    for table in (machine, volume, policy, display):
+    for table in (machine, volume, policy, display, keys):
         table.finish()
     return settings
 

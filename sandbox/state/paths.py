@@ -71,6 +71,10 @@ class Paths:
     def locks(self) -> Path:
         return self.state / "locks"
 
+    def activity(self, name: str) -> Path:
+        """What a machine did with a key on the host."""
+        return self.state / "activity" / f"{name}.jsonl"
+
     def profile(self, name: str) -> Path:
         return self.profiles / f"{name}.toml"
 
@@ -128,6 +132,16 @@ class Paths:
 
     def control_socket(self, name: str) -> Path:
         return self.machine(name) / "warden.sock"
+
+    def agent_socket(self, name: str) -> Path:
+        """The filter in front of a key on the host; the warden carries the guest here."""
+        return self.machine(name) / "agent.sock"
+
+    def custody_socket(self, name: str) -> Path:
+        return self.machine(name) / "custody.sock"
+
+    def custody_log(self, name: str) -> Path:
+        return self.machine(name) / "custody.log"
 
     def display_socket(self, name: str) -> Path:
         return self.machine(name) / "display.sock"

@@ -43,7 +43,9 @@ EXIT_KILLED = 137
 # The recovery codes that were handed over, the newest last.
 CODES: list[str] = []
 _SIGNATURE = b"FILESYSTEM"
-_EMPTY: dict[str, Any] = {"vault": {}, "machines": {}, "secrets": {}, "wardens": {}, "served": {}}
+_EMPTY: dict[str, Any] = {
+    key: {} for key in ("vault", "machines", "secrets", "wardens", "served", "custodians")
+}
 
 
 @dataclass
@@ -567,6 +569,25 @@ class FakeWardens:
             state["wardens"].pop(str(control_socket), None)
 
 
+class FakeCustodians:
+    """Custodians: one for each control socket."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        with self._world.change("custodians.start") as state:
+            state["custodians"][str(config["control"])] = dict(config)
+
+    def allow(self, control: Path, seconds: float) -> bool:
+        with self._world.change("custodians.allow") as state:
+            return str(control) in state["custodians"]
+
+    def stop(self, control: Path) -> None:
+        with self._world.change("custodians.stop") as state:
+            state["custodians"].pop(str(control), None)
+
+
 class FakeImages:
     """One image, as it was built."""
 
@@ -661,7 +682,7 @@ class FakeProfileKeyring:
             if self._home.exists():
                 self._home.rmdir()
 
-    def generate(self, name: str, address: str, passphrase: str) -> str:
+    def generate(self, name: str, address: str, passphrase: str, *, split: bool = False) -> str:
         with self._world.change("keyring.generate"):
             self._write("secret", OWN, passphrase)
         return OWN
@@ -723,6 +744,7 @@ def make_house(world: World) -> House:
         machines=FakeMachines(world),
         wardens=FakeWardens(world),
         storage=FakeStorage(world),
+        custodians=FakeCustodians(world),
         images=FakeImages(world),
         servers=FakeServers(world),
         host=FakeHost(world),

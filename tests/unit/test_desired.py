@@ -67,6 +67,8 @@ def test_it_says_all_that_the_contract_names() -> None:
         },
         "ca": [],
         "openpgp": {
+            "custody": "guest",
+            "agent": None,
             "key": {
                 "fingerprint": OWN,
                 "secret": "secret",

@@ -23,6 +23,7 @@ Json = dict[str, Any]
 STATE_DIR = Path(os.environ.get("MAILBOX_STATE_DIR", "/run/mailbox-client"))
 # What this program keeps for itself, out of reach of Thunderbird's user.
 CONTROL_DIR = STATE_DIR.with_name(STATE_DIR.name + "-control")
+GNUPG_DIR = STATE_DIR / "gnupg"
 PROGRAM = os.environ.get("MAILBOX_THUNDERBIRD", "/usr/lib/thunderbird/thunderbird")
 USER = os.environ.get("MAILBOX_USER", "mail-user")
 DISPLAY = os.environ.get("DISPLAY") or ":0"
@@ -45,6 +46,7 @@ def prepare(desired: Json, home: Path) -> None:
             _remove_stale_locks(profile)
         (STATE_DIR / "quit").unlink(missing_ok=True)
         (STATE_DIR / "wake").unlink(missing_ok=True)
+        _prepare_gnupg(desired)
         # A new file, not a shorter one: who follows the old one must not see half of the new.
         _write(STATE_DIR / "status.jsonl", b"")
         _write(STATE_DIR / "desired.json", json.dumps(desired).encode())
@@ -157,7 +159,52 @@ def environment(desired: Json, home: Path) -> dict[str, str]:
         "MOZ_CRASHREPORTER_DISABLE": "1",
         "MAILBOX_STATE_DIR": str(STATE_DIR),
         "MAILBOX_LANGUAGE": language,
+        "GNUPGHOME": str(GNUPG_DIR),
     } | {name: os.environ[name] for name in ("XAUTHORITY",) if name in os.environ}
+
+
+def _prepare_gnupg(desired: Json) -> None:
+    """GnuPG for a private key that stays on the host: the public key, and a way to the agent.
+
+    It rests in memory and is made anew each time; GnuPG does nothing else here.
+    """
+    shutil.rmtree(GNUPG_DIR, ignore_errors=True)
+    openpgp = desired.get("openpgp") or {}
+    if openpgp.get("custody") != "host" or not openpgp.get("key"):
+        return
+    GNUPG_DIR.mkdir(mode=0o700)
+    _write(GNUPG_DIR / "gpg.conf", b"no-autostart\ntrust-model always\n")
+    gnupg = ["--homedir", str(GNUPG_DIR)]
+    listing = ["/usr/bin/gpgconf", *gnupg, "--list-dirs", "agent-socket"]
+    agent = Path(_run_as_user(listing).decode().strip())
+    agent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # GnuPG follows such a file to the real socket (libassuan, "socket redirection").
+    _write(agent, f"%Assuan%\nsocket={openpgp['agent']}\n".encode())
+    public = str(openpgp["key"]["public"]).encode()
+    _run_as_user(["/usr/bin/gpg", *gnupg, "--batch", "--quiet", "--import"], public)
+
+
+def _run_as_user(command: list[str], data: bytes = b"") -> bytes:
+    """Run a program for good as the user that we act as only for a while."""
+    account = _mail_user_acted()
+    who = {"user": account.pw_uid, "group": account.pw_gid} if account else {}
+    done = subprocess.run(
+        command,
+        input=data,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(GNUPG_DIR), "LANG": "C.UTF-8"},
+        timeout=120,
+        check=True,
+        **who,
+    )
+    return done.stdout
+
+
+def _mail_user_acted() -> pwd.struct_passwd | None:
+    if os.getuid() != 0:
+        return None
+    return pwd.getpwuid(os.geteuid()) if os.geteuid() != 0 else None
 
 
 def _mail_user() -> pwd.struct_passwd | None:
@@ -234,7 +281,8 @@ def _running() -> int | None:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
         return None
-    return pid if b"--profile" in argv else None
+    # Between two programs, when Thunderbird starts itself anew, there is no command line.
+    return pid if b"--profile" in argv or argv == [b""] else None
 
 
 def _wait_gone(pid: int, end: float) -> bool:

@@ -1,0 +1,83 @@
+"""Starts the custodian of a machine, asks it, ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sandbox.host import process
+from sandbox.model.errors import Exit, MailboxError
+
+_START_S = 20.0
+_POLL_S = 0.05
+
+
+class Custodians:
+    """Custodians as processes of their own that outlive the command that started them."""
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Start one, in the place of one that runs; returns when it serves.
+
+        Raises:
+            MailboxError: `custody-failed`.
+        """
+        control = Path(config["control"])
+        self.stop(control)
+        argv = [sys.executable, "-P", "-m", "sandbox.host.custody.custodian"]
+        terminal = _terminal()
+        process.spawn_daemon(argv, config=json.dumps({**config, "tty": terminal}).encode())
+        end = time.monotonic() + _START_S
+        while self._ask(control, {"op": "status"}) is None:
+            if time.monotonic() > end:
+                raise MailboxError(
+                    "The private key could not be offered to the machine; it stays where it is.",
+                    details=f"No answer at {control}; its log is {config['log_file']}.",
+                    resolution="Open again; `mailbox doctor` checks GnuPG and the keyring.",
+                    code="custody-failed",
+                    exit_code=Exit.KEYS,
+                )
+            time.sleep(_POLL_S)
+
+    def allow(self, control: Path, seconds: float) -> bool:
+        """Allow every operation for a while; False when no custodian runs."""
+        return self._ask(control, {"op": "allow", "seconds": seconds}) is not None
+
+    def stop(self, control: Path) -> None:
+        """End a custodian and its gpg-agent; one that hangs is killed. None is no error."""
+        answer = self._ask(control, {"op": "stop"})
+        pid = int(answer["pid"]) if answer else 0
+        if not pid:
+            return
+        end = time.monotonic() + 5.0
+        while time.monotonic() < end and control.exists():
+            time.sleep(_POLL_S)
+        if control.exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+            control.unlink(missing_ok=True)
+
+    @staticmethod
+    def _ask(control: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError, ValueError):
+            sock.settimeout(5)
+            sock.connect(str(control))
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            with sock.makefile("rb") as answer:
+                fields = json.loads(answer.readline(4096))
+            return fields if isinstance(fields, dict) else None
+        return None
+
+
+def _terminal() -> str | None:
+    """The terminal this command was given on, for questions where there is no desktop."""
+    try:
+        return os.ttyname(0)
+    except OSError:
+        return None

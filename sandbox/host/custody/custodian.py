@@ -1,0 +1,228 @@
+"""The custodian: the host process that holds the key of one open machine.
+
+`python -m sandbox.host.custody.custodian` reads its configuration from standard input, serves the
+guest's GnuPG on one socket (the warden carries it) and the user's commands on another. It starts
+the profile's gpg-agent when it is needed and ends it with itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandbox.channel.daemon import detach, hold_lock
+from sandbox.host import process
+from sandbox.host.custody.agent import Agent
+from sandbox.host.custody.ask import ask_user
+from sandbox.host.custody.holder import Holder, Holding
+from sandbox.host.custody.keygrips import read_grips
+from sandbox.host.gnupg import AGENT_CONF
+from sandbox.model.custody import Custody, Grants, Where, parse_rule
+from sandbox.model.errors import MailboxError
+from sandbox.state import files
+from sandbox.state.activity import Activity
+
+EXIT_RUNNING = 75
+MAX_REQUEST = 4096
+LOOK_S = 2.0
+_VERSION = "2.2.0"
+
+log = logging.getLogger("mailbox.custodian")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a custodian is told at its start; never a secret."""
+
+    profile_id: uuid.UUID
+    name: str
+    fingerprint: str
+    home: Path
+    socket: Path
+    control: Path
+    log_file: Path
+    activity: Path
+    custody: Custody
+    tty: str | None
+
+    @classmethod
+    def parse(cls, text: bytes) -> Config:
+        """From JSON; KeyError or ValueError if it is none."""
+        fields = json.loads(text)
+        paths = {key: Path(fields[key]) for key in ("home", "socket", "control", "log_file")}
+        return cls(
+            profile_id=uuid.UUID(fields["profile_id"]),
+            name=str(fields["name"]),
+            fingerprint=str(fields["fingerprint"]),
+            activity=Path(fields["activity"]),
+            custody=Custody(Where.HOST, parse_rule(fields["decrypt"]), parse_rule(fields["sign"])),
+            tty=fields.get("tty") or None,
+            **paths,
+        )
+
+
+class KeyHome:
+    """The profile's GnuPG home and its agent, whose pinentry reads the keyring."""
+
+    def __init__(self, home: Path, profile: uuid.UUID) -> None:
+        self._home = home
+        self._pinentry = home / "pinentry"
+        self._starting = asyncio.Lock()
+        command = [sys.executable, "-P", "-m", "sandbox.host.custody.pinentry", str(profile)]
+        files.replace(self._pinentry, f"#!/bin/sh\nexec {shlex.join(command)}\n".encode())
+        self._pinentry.chmod(0o700)
+        # In its settings, not on a command line: whatever starts an agent here starts this one.
+        # The keyring is asked once an hour, not once a mail.
+        self._configure(f"pinentry-program {self._pinentry}\ndefault-cache-ttl 3600\n")
+
+    async def connect(self) -> Agent:
+        """A connection to the agent's restricted socket; starts the agent when it is not there."""
+        try:
+            return await Agent.connect(await self._socket())
+        except OSError:
+            async with self._starting:
+                await asyncio.to_thread(self._launch)
+            return await Agent.connect(await self._socket())
+
+    async def _socket(self) -> Path:
+        ask = ["gpgconf", "--homedir", str(self._home), "--list-dirs", "agent-extra-socket"]
+        done = await asyncio.to_thread(process.run, ask, timeout=10)
+        return Path(done.stdout.decode().strip())
+
+    def _launch(self) -> None:
+        argv = ["gpgconf", "--homedir", str(self._home), "--launch", "gpg-agent"]
+        process.run(argv, check=False, timeout=10)
+
+    def end(self) -> None:
+        """End the agent; what it knew is gone with its memory."""
+        self._configure("")
+        self._pinentry.unlink(missing_ok=True)
+
+    def _configure(self, more: str) -> None:
+        files.replace(self._home / "gpg-agent.conf", (AGENT_CONF + more).encode())
+        process.run(["gpgconf", "--homedir", str(self._home), "--kill", "all"], check=False)
+
+
+class Custodian:
+    """The two sockets and what stands behind them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._grants = Grants(config.custody)
+        self._home = KeyHome(config.home, config.profile_id)
+        self._activity = Activity(config.activity)
+        self.stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until stopped, or until the sockets' folder is gone."""
+        config = self._config
+        servers = [
+            await asyncio.start_unix_server(await self._serve_guest(), str(config.socket)),
+            await asyncio.start_unix_server(self._command, str(config.control), limit=MAX_REQUEST),
+        ]
+        try:
+            while not self.stop.is_set() and config.control.exists():
+                await asyncio.wait({asyncio.create_task(self.stop.wait())}, timeout=LOOK_S)
+        finally:
+            for server in servers:
+                server.close()
+            self._home.end()
+
+    async def _serve_guest(self) -> Any:
+        config = self._config
+        grips = read_grips(config.home, config.fingerprint)
+        holding = Holding(
+            label=config.name,
+            key=config.fingerprint,
+            version=await self._version(),
+            sign=grips.sign,
+            decrypt=grips.decrypt,
+            connect=self._home.connect,
+            ask=self._ask,
+            note=self._note,
+        )
+        return Holder(holding, self._grants).serve
+
+    async def _version(self) -> str:
+        try:
+            agent = await self._home.connect()
+            try:
+                return await agent.version()
+            finally:
+                agent.close()
+        except (OSError, MailboxError):
+            return _VERSION
+
+    async def _ask(self, operation: str) -> bool | None:
+        config = self._config
+        what = "sign a mail" if operation == "sign" else "read encrypted mail"
+        title = f"{config.name}: use the private key?"
+        question = f"The mailbox {config.name} wants to {what} with the key {config.fingerprint}."
+        return await asyncio.to_thread(ask_user, title, question, config.tty)
+
+    def _note(self, operation: str, what: str, outcome: str) -> None:
+        try:
+            self._activity.append(operation, what, outcome)
+        except MailboxError as error:
+            log.error("activity: %s", error.code)
+
+    async def _command(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(10):
+                request = json.loads(await reader.readline())
+            writer.write(json.dumps(self._answer(request)).encode() + b"\n")
+            await writer.drain()
+        except (OSError, ValueError, TimeoutError, AttributeError, TypeError):
+            log.warning("a request was not understood")
+        finally:
+            writer.close()
+
+    def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if request.get("op") == "allow":
+            seconds = min(float(request.get("seconds", 0)), 24 * 3600.0)
+            self._grants.allow(seconds, time.monotonic())
+            self._note("allowed", f"{seconds:g} s", "by the user")
+        elif request.get("op") == "stop":
+            self.stop.set()
+        return {"pid": os.getpid(), "fingerprint": self._config.fingerprint}
+
+
+async def _main(config: Config) -> None:
+    custodian = Custodian(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, custodian.stop.set)
+    await custodian.run()
+
+
+def main() -> int:
+    """Run as a process of its own."""
+    config = Config.parse(sys.stdin.buffer.read(64 * 1024))
+    os.umask(0o077)
+    lock = hold_lock(config.control.with_name(config.control.name + ".lock"))
+    if lock is None:
+        return EXIT_RUNNING
+    detach(config.log_file)
+    for path in (config.socket, config.control):
+        path.unlink(missing_ok=True)
+    try:
+        asyncio.run(_main(config))
+    finally:
+        for path in (config.socket, config.control):
+            path.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

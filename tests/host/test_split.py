@@ -1,0 +1,167 @@
+"""A private key that stays on the host: keyring, custodian, filter and a Thunderbird without it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.correspondent import Person
+from demo.desired import desired_state
+from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
+from demo.native import NativeThunderbird, missing
+from demo.session import Session, find_bytes
+from sandbox.host.custody.client import Custodians
+from sandbox.host.gnupg import ProfileKeyring
+from sandbox.host.vault import Vault
+from sandbox.model.secrets import KEY_PASSPHRASE
+from sandbox.state.activity import Activity
+from tests.host.conftest import need
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
+
+Json = dict[str, Any]
+TEXT = "Der Code für die Tür ist 4711."
+
+
+class Held(Person):
+    """A customer whose secret key does not leave its ring."""
+
+    def secret_key(self) -> str:
+        return ""
+
+
+@dataclass
+class World:
+    server: MailServer
+    anna: Held
+    bert: Person
+    thunderbird: NativeThunderbird
+    folder: Path
+    profile: uuid.UUID
+
+    def desired(self) -> Json:
+        desired = desired_state(self.server, self.anna, (self.bert,))
+        desired["openpgp"] |= {"custody": "host", "agent": str(self.folder / "agent.sock")}
+        desired["openpgp"]["key"]["secret"] = None
+        return desired
+
+    def hold(self, decrypt: str = "allow", sign: str = "allow") -> None:
+        Custodians().start(
+            {
+                "profile_id": str(self.profile),
+                "name": "kunde",
+                "fingerprint": self.anna.fingerprint,
+                "home": str(self.anna.home),
+                "socket": str(self.folder / "agent.sock"),
+                "control": str(self.folder / "custody.sock"),
+                "log_file": str(self.folder / "custody.log"),
+                "activity": str(self.folder / "activity.jsonl"),
+                "decrypt": decrypt,
+                "sign": sign,
+            }
+        )
+
+    def uses(self) -> list[tuple[str, str]]:
+        activity = Activity(self.folder / "activity.jsonl").read()
+        return [(use.operation, use.outcome) for use in activity]
+
+    def read(self, index: int) -> Any:
+        self.thunderbird.proof.open(index=0)
+        return self.thunderbird.proof.open(index=index)
+
+
+@pytest.fixture(scope="module")
+def world(in_session: Session) -> Iterator[World]:
+    need("gpg", "gpgconf")
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="cst-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        profile, vault = uuid.uuid4(), Vault()
+        passphrase = vault.new_key().decode()
+        vault.put(profile, KEY_PASSPHRASE, passphrase)
+        ring = ProfileKeyring(folder / "ring")
+        ring.create()
+        ring.generate("Anna Kundin", CUSTOMER, passphrase, split=True)
+        anna = stack.enter_context(Held("Anna Kundin", CUSTOMER, home=folder / "ring", key=""))
+        bert = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
+        bert.learn(anna.public_key(), certify=True)
+        server = stack.enter_context(MailServer())
+        server.deliver(bert.letter(anna, "unverfänglich", "Hallo", sign=False), CUSTOMER)
+        server.deliver(bert.letter(anna, "Geheim", TEXT), CUSTOMER)
+        stack.callback(lambda: Custodians().stop(folder / "custody.sock"))
+        thunderbird = stack.enter_context(NativeThunderbird(local_names=server.names))
+        yield World(server, anna, bert, thunderbird, folder, profile)
+
+
+def test_thunderbird_reads_and_verifies_with_a_key_it_does_not_have(world: World) -> None:
+    world.hold()
+    events = world.thunderbird.open(world.desired())
+    assert [event for event in events if event["event"] != "phase"] == []
+    shown = world.thunderbird.proof.open(index=1, expect={"signed": "verified"})
+    assert (shown.encrypted, shown.signed, shown.body) == ("ok", "verified", TEXT)
+    assert world.thunderbird.proof.dialogs() == []
+    assert ("decrypt", "done") in world.uses()
+
+
+def test_a_reply_is_signed_on_the_host(world: World) -> None:
+    composed = world.thunderbird.proof.reply("Danke!", index=1)
+    assert (composed.encrypt, composed.sign, composed.sent) == (True, True, True)
+    reading = world.bert.read(world.server.wait_for_messages(CORRESPONDENT, 1)[-1])
+    assert (reading.decrypted, reading.signature) == (True, "good")
+    assert reading.signer == world.anna.fingerprint
+    assert ("sign", "done") in world.uses()
+
+
+def test_what_nobody_allows_is_an_error_on_the_screen_and_passes(world: World) -> None:
+    world.hold(decrypt="ask")  # there is no desktop here: nobody can be asked
+    begun = time.monotonic()
+    shown = world.read(1)
+    assert shown.encrypted == "notok"
+    assert any("decryptionFailed" in bar for bar in shown.bars)
+    assert time.monotonic() - begun < 60
+    assert world.uses()[-1] == ("decrypt", "no answer")
+    assert Custodians().allow(world.folder / "custody.sock", 60)
+    assert world.read(1).body == TEXT
+
+
+def test_a_custodian_that_is_away_is_an_error_on_the_screen_and_passes(world: World) -> None:
+    Custodians().stop(world.folder / "custody.sock")
+    assert not (world.folder / "agent.sock").exists()
+    assert world.read(1).encrypted == "notok"
+    world.hold()
+    assert world.read(1).body == TEXT
+
+
+def test_the_private_key_is_nowhere_in_the_mail_client(world: World) -> None:
+    world.thunderbird.close()
+    folder = world.thunderbird.home.parent
+    secrets = [path.read_bytes() for path in (world.anna.home / "private-keys-v1.d").iterdir()]
+    assert len(secrets) == 3
+    # What is behind the name of the protection: the encrypted numbers themselves.
+    needles = [secret[-64:-16] for secret in secrets] + [b"PGP PRIVATE KEY", b"private-key"]
+    assert find_bytes([folder / "home", folder / "state"], needles) == []
+    assert not list(folder.rglob("*.key"))
+    rings = [path.name for path in folder.rglob("secring.gpg") if path.stat().st_size]
+    assert rings == []
+
+
+def test_nothing_of_a_custodian_stays(world: World) -> None:
+    world.hold()
+    Custodians().stop(world.folder / "custody.sock")
+    left = {path.name for path in world.folder.iterdir()}
+    assert left <= {"ring", "activity.jsonl", "custody.log", "custody.sock.lock"}
+    assert not (world.anna.home / "pinentry").exists()
+    log = (world.folder / "custody.log").read_text()
+    assert "Traceback" not in log and world.anna.fingerprint not in log
+    for line in (world.folder / "activity.jsonl").read_text().splitlines():
+        assert set(json.loads(line)) == {"time", "operation", "what", "outcome", "count"}
