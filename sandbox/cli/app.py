@@ -149,10 +149,17 @@ def main() -> None:
     """The console entry point."""
     import resource
 
-    from sandbox.cli import certificates, commands, ending, image_commands, recovery_commands
+    from sandbox.cli import (
+        certificates,
+        commands,
+        ending,
+        image_commands,
+        key_commands,
+        recovery_commands,
+    )
 
     # Secrets pass through this process: a crash must not write them to the disk. The hard limit
     # stays, because a libvirtd that starts with us sets its own and fails where it may not.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    _ = (certificates, commands, ending, image_commands, recovery_commands)
+    _ = (certificates, commands, ending, image_commands, key_commands, recovery_commands)
     cli(prog_name="mailbox")

@@ -685,12 +685,14 @@ class FakeProfileKeyring:
     def generate(self, name: str, address: str, passphrase: str, *, split: bool = False) -> str:
         with self._world.change("keyring.generate"):
             self._write("secret", OWN, passphrase)
+            self._write("public", OWN, address)
         return OWN
 
     def add_own(self, armored: bytes, old: str, new: str, ask: Callable[[str], str]) -> Key:
         with self._world.change("keyring.add_own"):
             fingerprint, address = _armored(armored, "secret")
             self._write("secret", fingerprint, new)
+            self._write("public", fingerprint, address)
         return Key(fingerprint, (address,), (address,), "ESC", "u", None, secret=True)
 
     def add_correspondent(self, armored: bytes) -> Key:

@@ -19,6 +19,7 @@ from sandbox.cli import (
     commands,
     ending,
     image_commands,
+    key_commands,
     onboarding,
     output,
     recovery_commands,
@@ -31,10 +32,11 @@ from sandbox.model.errors import Exit, MailboxError
 from tests.unit.fakes import NAME, PASSWORD, World, make_house, make_wish
 
 Run = Callable[..., Result]
-GROUPS = ("image",)
+GROUPS = ("image", "keys")
 COMMANDS = [
     *((name,) for name in cli.commands if name not in GROUPS),
     *(("image", name) for name in image_commands.image.commands),
+    *(("keys", name) for name in key_commands.keys.commands),
 ]
 ON_ONE_NAME = [
     *(("open",), ("close",), ("status",), ("show",), ("edit",), ("repair",), ("log",)),

@@ -115,7 +115,12 @@ class TestOnboard:
     def test_no_key_at_all_is_a_choice(self, house: House, world: World) -> None:
         onboard(house, make_wish(key=KeyChoice(), correspondents=()))
         open_mailbox(house, NAME, headless=True)
-        assert world.desired[0]["openpgp"] == {"key": None, "correspondents": []}
+        assert world.desired[0]["openpgp"] == {
+            "custody": "guest",
+            "agent": None,
+            "key": None,
+            "correspondents": [],
+        }
 
     def test_a_key_for_another_address_is_said(self, house: House, world: World) -> None:
         world.keys[OWN] = ("other@kunde.test", "")

@@ -1,0 +1,71 @@
+"""The commands on OpenPGP keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from sandbox.cli.app import NAME, _verb_of, cli
+from sandbox.cli.compose import compose
+from sandbox.cli.output import Printer
+from sandbox.lifecycle.house import Result
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.state.activity import Activity
+
+
+@cli.group()
+def keys() -> None:
+    """Look after a mailbox's OpenPGP keys: its own and its correspondents'."""
+
+
+def _on_keys(
+    *decorators: Callable[[Any], Any],
+) -> Callable[[Callable[..., Any]], click.Command]:
+    return _verb_of(keys, decorators)
+
+
+@_on_keys(NAME)
+def activity(printer: Printer, name: str) -> None:
+    """Show what a machine used a key on this computer for, and what it was refused."""
+    house = compose(printer)
+    known = house.records.load(name).name
+    uses = Activity(house.paths.activity(known)).read()
+    if printer.as_json:
+        printer.document([asdict(use) for use in uses])
+        return
+    if not uses:
+        printer.line(f"No machine of {known} has used a key on this computer.")
+        return
+    rows = [
+        (use.time[:19].replace("T", " "), use.operation, use.what, use.outcome, str(use.count))
+        for use in uses
+    ]
+    printer.table(("TIME (UTC)", "OPERATION", "KEYGRIP OR REQUEST", "OUTCOME", "TIMES"), rows)
+
+
+@_on_keys(
+    NAME,
+    click.option(
+        "--minutes",
+        type=click.IntRange(1, 1440),
+        default=10,
+        show_default=True,
+        help="For how long.",
+    ),
+)
+def allow(printer: Printer, name: str, minutes: int) -> None:
+    """Allow an open mailbox to use its key on this computer for a while, without questions."""
+    house = compose(printer)
+    known = house.records.load(name).name
+    if not house.custodians.allow(house.paths.custody_socket(known), 60.0 * minutes):
+        raise MailboxError(
+            f"{known} holds no key open on this computer; nothing was allowed.",
+            resolution=f"`mailbox open {known}` first; `[keys] custody` in its profile says where.",
+            code="custody-closed",
+            exit_code=Exit.MACHINE,
+        )
+    summary = f"{known} may use its key for {minutes} minutes."
+    printer.result(Result("keys allow", known, summary, {"minutes": minutes}))
