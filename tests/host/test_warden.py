@@ -35,7 +35,7 @@ SECRET = "correct horse battery"
 
 needs_sshd = pytest.mark.skipif(
     os.geteuid() != 0 or not Path(SSHD).exists(),
-    reason="a stand-in guest needs root and OpenSSH's server",
+    reason="a stand-in guest needs OpenSSH's server and root (scripts/in-namespace)",
 )
 
 Starter = Callable[..., subprocess.Popen[bytes]]
