@@ -180,8 +180,8 @@ def _key_lost(name: str, fingerprint: str) -> MailboxError:
     return MailboxError(
         f"The OpenPGP key {fingerprint} of {name} cannot be unlocked without the lost keyring, "
         "and your GnuPG does not have it; nothing was changed.",
-        details="The mail client has a copy on the volume, from which you can export it once the "
-        "mailbox is open.",
+        details="Unless it was kept on the host only, the mail client has a copy on the volume, "
+        "which you can export once the mailbox is open.",
         resolution="Give the key with --key-file, or say --without-key to go on without.",
         code="key-not-found",
         exit_code=Exit.KEYS,

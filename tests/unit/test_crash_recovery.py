@@ -131,7 +131,11 @@ _REHEARSED: dict[str, list[matrix.Moment]] = {}
 def test_killed_anywhere_it_is_never_locked_out(
     scene: str, following: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    turn = FOLLOWING.index(following)
     for moment in moments(scene, tmp_path, monkeypatch):
+        # Around a step every next command is tried; in between they take turns.
+        if not moment.decisive and moment.number % len(FOLLOWING) != turn:
+            continue
         where = f"{scene} killed {moment.labels[0]} (moment {moment.number}), then {following}"
         world = stand(scene, tmp_path / "case", monkeypatch)
         assert matrix._killed(world, VERBS[SCENES[scene][0]], moment.number), where
