@@ -14,7 +14,7 @@ from sandbox.cli.output import Printer
 from sandbox.model.errors import Exit, MailboxError
 
 _ORDER = (
-    *("doctor", "image", "onboard", "open", "close", "list", "status", "show", "edit"),
+    *("doctor", "image", "onboard", "open", "close", "suspend", "list", "status", "show", "edit"),
     *("run", "screenshot", "log", "repair", "recovery-code", "recover"),
     *("retain", "shred", "certificate", "completion"),
     *("build", "verify", "remove"),
