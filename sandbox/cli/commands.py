@@ -13,6 +13,7 @@ from sandbox.cli.app import NAME, OPTIONAL_NAME, verb
 from sandbox.cli.compose import compose
 from sandbox.cli.handover import CODE_TO, recipient
 from sandbox.cli.output import Kept, Printer
+from sandbox.cli.plans import DRY_RUN, show_plan, show_plans
 from sandbox.cli.wishes import ACCOUNT, gather_wish, text_option
 from sandbox.lifecycle.house import Result
 from sandbox.model.errors import Exit, MailboxError
@@ -35,11 +36,17 @@ def doctor(printer: Printer) -> int:
     *ACCOUNT,
     text_option("--size", "SIZE", "What the volume may grow to, such as 20G."),
     CODE_TO,
+    DRY_RUN,
     click.option("--no-recovery-code", is_flag=True, help="Make none (a lost keyring is the end)."),
     click.option("--reuse-name", is_flag=True, help="Take the name of a shredded mailbox again."),
 )
 def onboard(
-    printer: Printer, name: str, code_to: str | None, no_recovery_code: bool, **said: Any
+    printer: Printer,
+    name: str,
+    code_to: str | None,
+    no_recovery_code: bool,
+    dry_run: bool,
+    **said: Any,
 ) -> None:
     """Make a mailbox: its keys, its encrypted volume, its account.
 
@@ -58,6 +65,11 @@ def onboard(
     wish = gather_wish(printer, house, name, **said)
     if not no_recovery_code:
         wish = replace(wish, hand_over=recipient(printer, name, code_to))
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plan(printer, preview.onboarding(house, wish))
+        return
     if not wish.check_servers:
         printer.warn("Servers and login were not checked (--offline).")
     with printer.working():
@@ -74,8 +86,9 @@ def onboard(
         metavar="FILE",
         help="Write there how long each step and phase took (JSON).",
     ),
+    DRY_RUN,
 )
-def open_(printer: Printer, name: str, headless: bool, trace: Path | None) -> None:
+def open_(printer: Printer, name: str, headless: bool, trace: Path | None, dry_run: bool) -> None:
     """Open a mailbox: start its machine, let it go on, or show it again.
 
     Returns when the mail client is usable.
@@ -83,6 +96,11 @@ def open_(printer: Printer, name: str, headless: bool, trace: Path | None) -> No
     from sandbox.cli.trace import write_trace
     from sandbox.lifecycle.open import open_mailbox
 
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plan(printer, preview.opening(compose(printer), name))
+        return
     with printer.working():
         result = open_mailbox(compose(printer), name, headless=headless)
     if trace is not None:
@@ -96,8 +114,9 @@ def open_(printer: Printer, name: str, headless: bool, trace: Path | None) -> No
     OPTIONAL_NAME,
     click.option("--all", "everyone", is_flag=True, help="Close every open mailbox."),
     click.option("--shutdown", is_flag=True, help="Shut it down, whatever its profile says."),
+    DRY_RUN,
 )
-def close(printer: Printer, name: str | None, everyone: bool, shutdown: bool) -> int:
+def close(printer: Printer, name: str | None, everyone: bool, shutdown: bool, dry_run: bool) -> int:
     """Close a mailbox: its machine is gone, its key out of memory.
 
     The mail client is asked to close first; what does not end in time is ended hard.
@@ -110,6 +129,15 @@ def close(printer: Printer, name: str | None, everyone: bool, shutdown: bool) ->
     if bool(name) == everyone:
         raise click.UsageError("Give either a NAME or --all.")
     house = compose(printer)
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        plans = [
+            preview.closing(house, each, shutdown=shutdown)
+            for each in ([name] if name else names_to_close(house))
+        ]
+        show_plans(printer, plans, "There is no mailbox to close.")
+        return Exit.OK
     if name:
         with printer.working():
             result = close_mailbox(house, name, shutdown=shutdown)
@@ -250,11 +278,17 @@ def edit(printer: Printer, name: str) -> None:
     printer.result(edit_profile(compose(printer), name))
 
 
-@verb(OPTIONAL_NAME)
-def repair(printer: Printer, name: str | None) -> None:
+@verb(OPTIONAL_NAME, DRY_RUN)
+def repair(printer: Printer, name: str | None, dry_run: bool) -> None:
     """Finish or undo what a killed command left, in one mailbox or in all."""
     from sandbox.lifecycle.settle import repair as repair_mailboxes
 
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        plans = preview.repairing(compose(printer), name)
+        show_plans(printer, plans, "Nothing is unfinished.")
+        return
     done = repair_mailboxes(compose(printer), name)
     if name:
         printer.result(done[0])
@@ -265,7 +299,7 @@ def repair(printer: Printer, name: str | None) -> None:
 
 
 @verb(NAME)
-def log(printer: Printer, name: str) -> None:
+def log(printer: Printer, name: str) -> int:
     """Show the journal: what was done to a mailbox and when. It outlives the mailbox."""
     from sandbox.cli.views import print_log
     from sandbox.model.errors import InvalidInputError
@@ -279,6 +313,7 @@ def log(printer: Printer, name: str) -> None:
     if not history.entries:
         house.records.load(name)
     print_log(printer, history)
+    return Exit.OK if history.broken_at is None else Exit.DAMAGED
 
 
 @verb(click.argument("shell", type=click.Choice(["bash", "zsh", "fish"])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from sandbox.cli.app import NAME, verb
 from sandbox.cli.certificates import SIGN_WITH, write_signature
 from sandbox.cli.compose import compose
 from sandbox.cli.output import Printer
+from sandbox.cli.plans import DRY_RUN, show_plan
+from sandbox.lifecycle.house import House
 from sandbox.lifecycle.shredding import Order
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.inventory import Copy, unknown_ids
@@ -60,6 +63,7 @@ def _day(_context: object, option: click.Parameter, text: str | None) -> date | 
         callback=_said,
         help="Destroy before the day until which it is kept; why, for the record.",
     ),
+    DRY_RUN,
     SIGN_WITH,
 )
 def shred(
@@ -71,6 +75,7 @@ def shred(
     confirmed: tuple[str, ...],
     retain_until: date | None,
     override: str,
+    dry_run: bool,
     sign_with: str | None,
 ) -> None:
     """Destroy a mailbox for good: first its keys, then its volume and records.
@@ -84,7 +89,7 @@ def shred(
     mailbox shred clientA --yes --because "contract ended" --confirm provider-password
     """
     if retain_until:
-        _retain(printer, name, retain_until, because)
+        _retain(printer, name, retain_until, because, dry_run=dry_run)
         return
     from sandbox.lifecycle.case import take_inventory
     from sandbox.lifecycle.settle import find_name
@@ -98,6 +103,9 @@ def shred(
         beyond = ", ".join(row.id for row in rows if not row.destroys)
         problems = [f"--confirm: {each!r} is none of: {beyond}" for each in wrong]
         raise InvalidInputError("The input", problems)
+    if dry_run:
+        _show(printer, house, known, Order(because, ordered_by, confirmed, override), rows)
+        return
     if not yes:
         confirmed = (*confirmed, *_ask(printer, known, rows, confirmed))
     with printer.working():
@@ -115,8 +123,9 @@ def shred(
     NAME,
     click.option("--until", metavar="DATE", required=True, callback=_day, help="As 2031-12-31."),
     click.option("--because", metavar="TEXT", required=True, callback=_said, help="Why."),
+    DRY_RUN,
 )
-def retain(printer: Printer, name: str, until: date, because: str) -> None:
+def retain(printer: Printer, name: str, until: date, because: str, dry_run: bool) -> None:
     """Close a mailbox for use and keep it until a day, such as the law wants it.
 
     It cannot be opened any more. `list` reminds; from that day on `shred` destroys it.
@@ -124,17 +133,30 @@ def retain(printer: Printer, name: str, until: date, because: str) -> None:
     \b
     mailbox retain clientA --until 2031-12-31 --because "tax law, six years"
     """
-    _retain(printer, name, until, because)
+    _retain(printer, name, until, because, dry_run=dry_run)
 
 
-def _retain(printer: Printer, name: str, until: date, because: str) -> None:
+def _retain(printer: Printer, name: str, until: date, because: str, *, dry_run: bool) -> None:
     from sandbox.lifecycle.retain import retain as retain_mailbox
 
     if not because:
         raise InvalidInputError("The input", ["--because: is missing"])
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plan(printer, preview.retaining(compose(printer), name, until, because))
+        return
     with printer.working():
         result = retain_mailbox(compose(printer), name, until, because)
     printer.result(result)
+
+
+def _show(printer: Printer, house: House, name: str, order: Order, rows: Sequence[Copy]) -> None:
+    from sandbox.lifecycle import preview
+
+    show_plan(printer, preview.shredding(house, name, order), copies=[asdict(row) for row in rows])
+    if not printer.as_json:
+        show_inventory(printer, rows)
 
 
 def _ask(

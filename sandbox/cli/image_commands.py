@@ -11,6 +11,8 @@ import click
 from sandbox.cli.app import Commands, _verb_of, cli
 from sandbox.cli.compose import compose
 from sandbox.cli.output import Printer
+from sandbox.cli.plans import DRY_RUN, show_plan
+from sandbox.lifecycle.engine import Plan, Step
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe_all
 from sandbox.model.errors import Exit, MailboxError
@@ -19,6 +21,16 @@ from sandbox.model.names import human_size
 
 if TYPE_CHECKING:
     from sandbox.host.images import Damaged
+
+
+_BUILDING = (
+    Step("leftovers", "Removing what a killed build left", "it takes room and is never used"),
+    Step("system", "Installing the guest system", "from the recipe's packages, in a new folder"),
+    Step("files", "Making kernel, initrd and root image", "machines start from these"),
+    Step("manifest", "Writing the manifest", "its digests are checked at every open"),
+    Step("place", "Putting the image in its place", "whole or not at all; older ones stay"),
+)
+_REMOVING = (Step("remove", "Removing the image's folder", "no mailbox that is open needs it"),)
 
 
 @cli.group(cls=Commands)
@@ -47,12 +59,17 @@ _WHICH = click.argument("image_id", metavar="[IMAGE]", required=False, shell_com
 @_on_images(
     click.argument("client", metavar="[CLIENT]", default="thunderbird"),
     click.option("--rebuild", is_flag=True, help="Build anew, to take in updated packages."),
+    DRY_RUN,
 )
-def build(printer: Printer, client: str, rebuild: bool) -> None:
+def build(printer: Printer, client: str, rebuild: bool, dry_run: bool) -> None:
     """Build the image of a mail client from its recipe (needs no root; takes minutes)."""
     from sandbox.host import images
 
     house = compose(printer)
+    if dry_run:
+        known = None if rebuild else images.built_already(client, house.paths.images)
+        show_plan(printer, Plan("image build", client, () if known else _BUILDING))
+        return
     with printer.working():
         made = images.build(client, house.paths.images, printer.step, rebuild=rebuild)
     facts = _facts(made)
@@ -110,8 +127,8 @@ def _verify(printer: Printer, each: Image | Damaged) -> None:
         images.verify(each)
 
 
-@_on_images(click.argument("image_id", metavar="IMAGE", shell_complete=_image_names))
-def remove(printer: Printer, image_id: str) -> None:
+@_on_images(click.argument("image_id", metavar="IMAGE", shell_complete=_image_names), DRY_RUN)
+def remove(printer: Printer, image_id: str, dry_run: bool) -> None:
     """Remove an image that no mailbox needs any more."""
     from sandbox.host import images
 
@@ -129,6 +146,9 @@ def remove(printer: Printer, image_id: str) -> None:
             code="image-in-use",
             exit_code=Exit.BUSY,
         )
+    if dry_run:
+        show_plan(printer, Plan("image remove", f"{chosen.client}-{chosen.id}", _REMOVING))
+        return
     images.remove(chosen)
     summary = f"The image {chosen.client}-{chosen.id} is removed."
     printer.result(Result("image remove", chosen.client, summary, {"id": chosen.id}))

@@ -86,6 +86,11 @@ def build(
             return _put_in_place(_finish(recipe, folder), folder, images)
 
 
+def built_already(client: str, images: Path) -> Image | None:
+    """The image that the client's recipe made already; raises as `build` for a bad recipe."""
+    return _built_from(recipes.load(client, data_root() / "images"), images)
+
+
 def load(folder: Path) -> Image:
     """The image in a folder.
 

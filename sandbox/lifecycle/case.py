@@ -6,12 +6,12 @@ It outlives the profile, so it holds the names of the parties and no address.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sandbox import __version__
 from sandbox.lifecycle.house import House
+from sandbox.lifecycle.kept import is_anything_kept
 from sandbox.model.contract import write_contract
 from sandbox.model.errors import MailboxError
 from sandbox.model.inventory import Copy, Known, fates, inventory
@@ -33,6 +33,7 @@ def take_inventory(house: House, name: str) -> tuple[Copy, ...]:
             keyslots=int(house.remains.describe(volume).get("keyslots", 0)),
             key_ring=house.paths.gnupg(name).exists(),
             header_backup=str(backup) if backup.exists() else "",
+            suspended=str(house.paths.saved(name)) if is_anything_kept(house, name) else "",
             pictures=tuple(str(path) for path in pictures_of(history) if path.exists()),
             own_key=own or "",
             own_key_here=bool(own and _or_none(lambda: house.user_keyring.has_secret(own))),
@@ -82,8 +83,3 @@ def _or_none(look: Callable[[], T]) -> T | None:
         return look()
     except MailboxError:
         return None
-
-
-def rows_for_people(rows: tuple[Copy, ...]) -> list[dict[str, Any]]:
-    """The rows of an inventory as a JSON document."""
-    return [asdict(row) for row in rows]

@@ -64,7 +64,7 @@ def shred(house: House, name: str, order: Order | None = None, day: date | None 
         if pending and pending.verb == "shred":
             order = Order.read(pending.facts or {})
         else:
-            order = _allowed(house, known, identity, order, day or today())
+            order = allowed(house, known, identity, order, day or today())
         done = shred_locked(house, known, identity, order)
     summary = f"{known} is shredded."
     if done.left:
@@ -79,7 +79,7 @@ def shred(house: House, name: str, order: Order | None = None, day: date | None 
     return Result("shred", known, summary, facts)
 
 
-def _allowed(house: House, name: str, profile_id: uuid.UUID, order: Order, day: date) -> Order:
+def allowed(house: House, name: str, profile_id: uuid.UUID, order: Order, day: date) -> Order:
     """The order as it goes on record: an override only where there was something to override."""
     retention = running(house, name, str(profile_id), day)
     if retention and not order.override:

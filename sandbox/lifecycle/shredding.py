@@ -153,6 +153,7 @@ class Shredding:
             "found": self.left,
             "keyring_left": [kind for kind in KINDS if house.vault.get(self._id, kind) is not None],
             "volume_left": self._volume.exists(),
+            "saved_left": _or_unknown(lambda: kept.is_anything_kept(house, self._name)),
             "key_ring_left": house.paths.gnupg(self._name).exists(),
             "machine": str(house.machines.state(house.domain(self._name))),
             "libvirt_secret": _or_unknown(lambda: house.machines.has_secret(self._volume)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.model.secrets import ITEMS
+from sandbox.model.secrets import ITEMS, STATE_KEY
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Known:
     items: tuple[str, ...] = ITEMS
     key_ring: bool = False
     header_backup: str = ""
+    suspended: str = ""
     pictures: tuple[str, ...] = ()
     own_key: str = ""
     own_key_here: bool = False
@@ -44,6 +45,9 @@ def inventory(known: Known) -> tuple[Copy, ...]:
     if known.volume:
         rows.append(Copy("keyslots", "key", str(known.keyslots), True))
         rows.append(Copy("volume", "data", known.volume, True))
+    if known.suspended:
+        rows.append(Copy(f"keyring:{STATE_KEY}", "key", "", True))
+        rows.append(Copy("suspended", "data", known.suspended, True))
     if known.header_backup:
         rows.append(Copy("header-backup", "key", known.header_backup, True))
     if known.key_ring:

@@ -50,6 +50,8 @@ def _fate(evidence: Evidence, name: str) -> str:
         if look.get("volume_left"):
             return "still-there"
         return "removed" if _step(evidence, "volume").get("there") else "was-gone"
+    if kind == "suspended":
+        return "still-there" if look.get("saved_left") else "removed"
     if kind == "key-ring":
         if look.get("key_ring_left"):
             return "still-there"
@@ -66,7 +68,9 @@ def volatile(evidence: Evidence) -> Iterator[Entry]:
     secret = look.get("libvirt_secret")
     known = "still-there" if secret else "none"
     yield coded("libvirt_secret", "unknown" if secret is None else known)
-    yield coded("saved_state", "no-saved-state")
+    saved = look.get("saved_left")
+    kept = "still-there" if saved else "no-saved-state"
+    yield coded("saved_state", "unknown" if saved is None else kept)
     medium = evidence.case.get("medium")
     swap = medium.get("swap", "unknown") if isinstance(medium, Mapping) else "unknown"
     yield coded("swap", f"swap-{swap}")

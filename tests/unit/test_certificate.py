@@ -115,6 +115,7 @@ def test_what_was_tried_came_back_with_nothing(document: dict[str, Any]) -> None
         "journal": "chain-whole",
         "found": "nothing-found",
         "machine": "machine-gone",
+        "saved_state": "no-saved-state",
     }
     assert {entry: only(document, entry)["code"] for entry in tried} == tried
     assert not entries(document, "exception")
@@ -158,7 +159,15 @@ def everything() -> list[Evidence]:
     below = ("encrypted", "plain", "memory", "unknown")
     for index, answer in enumerate((None, True, False)):
         for kind, swap, under in zip(kinds, swaps, below, strict=True):
-            known = Known("v", 2, key_ring=True, header_backup="h", pictures=("p",), own_key=OWN)
+            known = Known(
+                "v",
+                2,
+                key_ring=True,
+                header_backup="h",
+                suspended="s",
+                pictures=("p",),
+                own_key=OWN,
+            )
             rows = fates(inventory(replace(known, own_key_here=True)), ())
             rows += fates(inventory(Known()), ("provider-mail",))
             medium = {"disks": [{"name": "sda", "kind": kind}], "swap": swap, "encryption": under}
@@ -169,6 +178,7 @@ def everything() -> list[Evidence]:
                 "volume_left": answer,
                 "key_ring_left": answer,
                 "libvirt_secret": answer,
+                "saved_left": answer,
                 "machine": "closed" if answer else "open",
                 "found": found if answer else [],
             }

@@ -345,6 +345,44 @@ class TestVerbs:
         assert Path(facts["certificate"]).is_file()
         assert "(Vertragsende)" in run("open", NAME).stderr
 
+    @pytest.mark.parametrize(
+        ("command", "steps"),
+        [
+            (("open", NAME), ["verify", "check", "start", "warden", "gather"]),
+            (("shred", NAME), ["close", "tombstone", "keyring", "header", "keys", "volume"]),
+            (("retain", NAME, "--until", "2999-01-01", "--because", "law"), ["close", "seal"]),
+            (("onboard", "other", *GOOD, "--no-recovery-code"), ["secrets", "keys", "volume"]),
+            (("image", "build"), ["leftovers", "system"]),
+        ],
+    )
+    def test_a_dry_run_shows_the_steps_and_does_nothing(
+        self, run: Run, onboarded: House, world: World, command: tuple[str, ...], steps: list[str]
+    ) -> None:
+        def files_now() -> dict[Path, bytes]:
+            return {p: p.read_bytes() for p in world.root.rglob("*") if p.is_file()}
+
+        before = files_now()
+        said = document(run(*command, "--dry-run", "--json", input=PASSWORD))
+        assert said["dry_run"] is True and said["verb"].startswith(command[0])
+        assert [step["id"] for step in said["steps"]][: len(steps)] == steps
+        assert all(step["title"] and step["reason"] for step in said["steps"])
+        text = run(*command, "--dry-run", input=PASSWORD).stdout
+        assert "nothing was done" in text and f"1. {said['steps'][0]['title']}" in text
+        assert files_now() == before
+
+    def test_a_dry_run_tells_what_is_unfinished(self, run: Run, opened: House) -> None:
+        assert "do nothing" not in run("close", NAME, "--dry-run").stdout
+        assert "showing" in run("open", NAME, "--dry-run").stdout.lower()
+        assert document(run("repair", "--dry-run", "--json"))["plans"] == []
+        run("close", NAME)
+        assert "would do nothing" in run("close", NAME, "--dry-run").stdout
+        opened.journal(NAME).append("open", "begin", "9")
+        for command in ("open", "retain", "repair"):
+            more = ("--until", "2999-01-01", "--because", "x") if command == "retain" else ()
+            said = run(command, NAME, "--dry-run", *more).stdout
+            assert f"Undoing the earlier `mailbox open {NAME}`" in said
+        assert opened.journal(NAME).read().pending() is not None
+
     def test_what_is_kept_is_closed_and_reminded_of(self, run: Run, opened: House) -> None:
         for wrong in (("--until", "soon"), ("--until", "2000-01-01"), ("--because", "x")):
             assert run("retain", NAME, "--because", "tax", *wrong).exit_code == Exit.USAGE

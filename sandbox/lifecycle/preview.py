@@ -1,0 +1,105 @@
+"""What a verb would do now: its plan from what is seen, without doing or noting anything."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import date
+
+from sandbox.lifecycle.close import is_closed, plan_close
+from sandbox.lifecycle.engine import Plan, Step
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.machine import is_usable
+from sandbox.lifecycle.observe import Observation, observe
+from sandbox.lifecycle.onboard import Wish, plan_onboard
+from sandbox.lifecycle.open import plan_open
+from sandbox.lifecycle.resume import plan_resume
+from sandbox.lifecycle.retain import plan_retain, refuse_kept
+from sandbox.lifecycle.settle import find_name, unfinished_name
+from sandbox.lifecycle.shred import allowed, identity_of, plan_shred
+from sandbox.lifecycle.shredding import Order
+from sandbox.lifecycle.suspend import plan_suspend
+from sandbox.model.machine import MachineState
+from sandbox.model.profile import SUSPEND
+from sandbox.state.retentions import Retention, today
+
+_UNDONE = ("onboard", "open")
+
+
+def onboarding(house: House, wish: Wish) -> Plan:
+    """What `onboard` would do; neither servers nor login are tried."""
+    known = unfinished_name(house, wish.name) or wish.name
+    return _after_settling(house, known, plan_onboard(wish, uuid.uuid4()))
+
+
+def opening(house: House, name: str) -> Plan:
+    """What `open` would do; a mailbox that is usable is only shown."""
+    known = find_name(house, name)
+    profile = house.records.load(known)
+    refuse_kept(house, known, str(profile.id))
+    seen = observe(house, known)
+    if seen.pending:
+        return _after_settling(house, known, plan_open(_closed(seen), _image(house, seen)))
+    if is_usable(house, seen):
+        return Plan("open", known, (Step("show", "Showing the window", "it is open already"),))
+    if seen.machine is MachineState.CLOSED and seen.suspended:
+        # Where it turns out not to fit any more, it is discarded and started afresh.
+        return plan_resume(known, _image(house, seen))
+    return plan_open(seen, seen.image if seen.machine is MachineState.OPEN else _image(house, seen))
+
+
+def closing(house: House, name: str, *, shutdown: bool = False) -> Plan:
+    """What `close` would do; nothing when the mailbox is closed."""
+    known = find_name(house, name)
+    seen = observe(house, known)
+    profile = seen.profile
+    put_away = profile and profile.settings.machine.on_close == SUSPEND and not shutdown
+    if profile and put_away and not seen.pending and is_usable(house, seen):
+        return plan_suspend(profile)
+    return Plan("close", known, ()) if is_closed(house, seen) else plan_close(seen)
+
+
+def shredding(house: House, name: str, order: Order) -> Plan:
+    """What `shred` would do; refused as it would be."""
+    known = find_name(house, name)
+    pending = house.journal(known).read().pending()
+    identity = identity_of(house, known, pending and pending.facts)
+    order = allowed(house, known, identity, order, today())
+    return plan_shred(known, identity, order)
+
+
+def retaining(house: House, name: str, until: date, because: str) -> Plan:
+    """What `retain` would do."""
+    known = find_name(house, name)
+    retention = Retention(str(house.records.load(known).id), until, because, "")
+    return _after_settling(house, known, plan_retain(known, retention))
+
+
+def repairing(house: House, name: str | None) -> list[Plan]:
+    """What `repair` would do, for each mailbox with something unfinished."""
+    journals = sorted(path.stem for path in house.paths.journals.glob("*.jsonl"))
+    names = [find_name(house, name)] if name else journals
+    found = ((each, _settling(house, each)) for each in names)
+    return [Plan("repair", each, (step,)) for each, step in found if step]
+
+
+def _after_settling(house: House, name: str, plan: Plan) -> Plan:
+    step = _settling(house, name)
+    return replace(plan, steps=(step, *plan.steps)) if step else plan
+
+
+def _settling(house: House, name: str) -> Step | None:
+    pending = house.journal(name).read().pending()
+    if pending is None:
+        return None
+    done = "Undoing" if pending.verb in _UNDONE else "Finishing"
+    reason = f"it was begun on {pending.time} and never ended"
+    return Step("settle", f"{done} the earlier `mailbox {pending.verb} {name}`", reason)
+
+
+def _closed(seen: Observation) -> Observation:
+    return replace(seen, machine=MachineState.CLOSED, warden=False, plugged=False)
+
+
+def _image(house: House, seen: Observation) -> str:
+    return house.images.newest(seen.profile.settings.client).id if seen.profile else ""
