@@ -27,6 +27,12 @@ from demo.proof import Composed, Facts, Proof, ProofError, Shown, through
 from demo.session import Session, SessionError, find_bytes
 
 NAME = "demo"
+CONTRACT = """
+[contract]
+controller = "Kunde GmbH, Köln"
+processor = "Büro für Beratung, Łódź"
+reference = "AV-Vertrag 2026/4"
+"""
 IMAP, SMTP = "imap.kunde.test", "smtp.kunde.test"
 
 
@@ -126,6 +132,7 @@ class Demo:
         self.letter = partner.letter(customer, self.subject, self._text())
         self.letter_id = message_id(self.letter)
         self.screenshot = session.root / "screenshot.png"
+        self.certificate = session.root / "certificate.pdf"
 
     def deliver(self) -> None:
         """Put ordinary mail and one signed and encrypted message into the inbox."""
@@ -222,15 +229,46 @@ class Demo:
             )
             proven.append(require(self.canary in shown.body, "the message is readable as before"))
 
+    def name_the_parties(self) -> None:
+        """What a user writes into the profile's [contract] with `mailbox edit`."""
+        editor = self.session.root / "editor"
+        editor.write_text(f"#!/bin/sh\ncat >> \"$1\" <<'END'\n{CONTRACT}END\n")
+        editor.chmod(0o700)
+        self.session.env["EDITOR"] = self.session.env["VISUAL"] = str(editor)
+        self.session.mailbox("edit", NAME)
+
     def shred(self) -> None:
         with self.report.step("Shred") as proven:
-            self.session.mailbox("shred", NAME, "--yes")
+            order = ("--because", "Vertragsende", "--ordered-by", "Anna Kundin")
+            signed = ("--sign-with", self.customer.fingerprint)
+            done = self.session.mailbox("shred", NAME, "--yes", "--json", *order, *signed)
+            found = json.loads(done.stdout)["facts"]["left"]
+            proven.append(require(not found, f"its own search found nothing {found or ''}".strip()))
             # The server's and the two people's own folders are not the mailbox's.
             needles = [self.canary.encode(), CUSTOMER.encode()]
             left = find_bytes((self.session.home, *self.session.desktop_folders), needles)
             proven.append(require(not left, f"no trace of message or address {left or ''}".strip()))
             volumes = list((self.session.home / "data" / "volumes").iterdir())
             proven.append(require(not volumes, "no volume is left"))
+
+    def certify(self) -> None:
+        with self.report.step("Read and verify the certificate") as proven:
+            text = self.session.mailbox("certificate", NAME).text
+            proven.append(require("Kunde GmbH, Köln" in text, "it names the parties"))
+            write = ("certificate", NAME, "--format", "pdf", "--language", "de", "--sign-with")
+            pdf = ("--out", str(self.certificate))
+            self.session.mailbox(*write, self.customer.fingerprint, *pdf)
+            verified = self.session.mailbox("certificate", "verify", str(self.certificate))
+            good = f"signed by {self.customer.fingerprint}" in verified.text
+            proven.append(require(good, "its signature is good"))
+            content = bytearray(self.certificate.read_bytes())
+            content[len(content) // 2] ^= 1
+            changed = self.session.root / "changed.pdf"
+            changed.write_bytes(content)
+            refused = self.session.mailbox("certificate", "verify", str(changed), check=False)
+            changed.unlink()
+            proven.append(require(refused.returncode == 8, "a changed byte is found"))
+        print(f"\n{text}\n{verified.text}", flush=True)
 
     def keep(self) -> None:
         """Leave the mailbox open until somebody ends the demonstration."""
@@ -280,9 +318,12 @@ def run(root: Path, *, keep: bool) -> Report:
         if keep:
             demo.keep()
         demo.close()
+        demo.name_the_parties()
         demo.shred()
+        demo.certify()
         demo.report.print()
         print(f"\nThe screenshot: {demo.screenshot}")
+        print(f"The certificate: {demo.certificate}")
     return demo.report
 
 
