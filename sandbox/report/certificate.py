@@ -88,7 +88,9 @@ def _scope(evidence: Evidence) -> Section:
     if "size" in volume:
         sizes = {"size": volume["size"], "allocated": volume["allocated"]}
         entries.append(coded("size", "sizes", **sizes))
-    entries += [text("created", created), text("last_used", evidence.last_used)]
+    used = evidence.last_used
+    entries.append(text("created", created))
+    entries.append(text("last_used", used) if used else coded("last_used", "never-opened"))
     entries.append(coded("categories", "mail-categories", NOTE))
     period = {"first": created[:10], "last": (evidence.last_used or created)[:10]}
     entries.append(coded("period", "period", **period))

@@ -91,6 +91,7 @@ SAYS = {
     "unknown": "war nicht zu sehen",
     "not-stated": "nicht angegeben",
     "not-done": "nicht geschehen",
+    "never-opened": "das Journal kennt kein Öffnen",
     "none": "keiner",
     "no-entries": "keine",
     "sizes": "{size}, davon {allocated} auf der Platte belegt",

@@ -90,6 +90,7 @@ SAYS = {
     "unknown": "could not be seen",
     "not-stated": "not stated",
     "not-done": "not done",
+    "never-opened": "the journal knows of no opening",
     "none": "none",
     "no-entries": "none",
     "sizes": "{size}, of which {allocated} were taken on the disk",
