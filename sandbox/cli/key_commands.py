@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -25,6 +26,59 @@ def _on_keys(
     *decorators: Callable[[Any], Any],
 ) -> Callable[[Callable[..., Any]], click.Command]:
     return _verb_of(keys, decorators)
+
+
+@_on_keys(NAME)
+def list_(printer: Printer, name: str) -> None:
+    """List a mailbox's own key and its correspondents', with what is wrong with them."""
+    from sandbox.lifecycle.keys import list_keys, warn_of_keys
+
+    house = compose(printer)
+    listed = list_keys(house, name)
+    if printer.as_json:
+        printer.document([asdict(each) for each in listed])
+        return
+    rows = [
+        (each.role, each.fingerprint, ", ".join(each.addresses), _day(each.expires))
+        for each in listed
+    ]
+    printer.table(("WHOSE", "FINGERPRINT", "ADDRESSES", "EXPIRES"), rows)
+    warn_of_keys(house, listed)
+
+
+def _day(moment: int | None) -> str:
+    return datetime.fromtimestamp(moment, UTC).date().isoformat() if moment else "never"
+
+
+@_on_keys(NAME, click.argument("key", metavar="FINGERPRINT|FILE"))
+def add(printer: Printer, name: str, key: str) -> None:
+    """Accept a correspondent's key, from your GnuPG by its fingerprint, or from a file.
+
+    Compare the fingerprint with the correspondent first, by another way than mail.
+    """
+    from sandbox.cli.onboarding import read_file
+    from sandbox.lifecycle.keys import add as add_key
+    from sandbox.model.names import parse_fingerprint
+
+    source: str | bytes
+    try:
+        source = parse_fingerprint(key)
+    except ValueError:
+        source = read_file("FINGERPRINT|FILE", key) or b""
+    printer.result(add_key(compose(printer), name, source))
+
+
+@_on_keys(NAME, click.argument("fingerprint"))
+def remove(printer: Printer, name: str, fingerprint: str) -> None:
+    """Accept a correspondent's key no longer."""
+    from sandbox.lifecycle.keys import remove as remove_key
+    from sandbox.model.names import parse_fingerprint
+
+    try:
+        parsed = parse_fingerprint(fingerprint)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    printer.result(remove_key(compose(printer), name, parsed))
 
 
 @_on_keys(NAME)

@@ -180,6 +180,16 @@ class ProfileKeyring:
         with self._session() as gpg:
             return {each: gpg.export_keys(each) for each in fingerprints}
 
+    def look(self, fingerprints: list[str]) -> list[Key]:
+        """Those of the keys that are in the ring."""
+        with self._session() as gpg:
+            secret = {each["fingerprint"] for each in gpg.list_keys(True)}
+            return [
+                _key(found, found["fingerprint"] in secret)
+                for found in gpg.list_keys()
+                if found["fingerprint"] in fingerprints
+            ]
+
     def _protect(self, fingerprint: str, old: str, new: str, ask: Ask) -> None:
         protected = self._is_protected()
         if protected and not old:

@@ -308,6 +308,7 @@ def test_a_correspondents_key_is_taken(home: Home, user: UserKeyring, ring: Prof
         ("bert@partner.test",),
         False,
     )
+    assert ring.look([fingerprint, "A" * 40]) == [key]
     assert "PUBLIC KEY" in ring.public([fingerprint])[fingerprint]
     assert agents_of(ring) == []
 

@@ -74,6 +74,7 @@ class World:
         self.said: list[str] = []
         self.warned: list[str] = []
         self.desired: list[Mapping[str, Any]] = []
+        self.expiries: dict[str, int] = {}
         self.keys: dict[str, tuple[str, str]] = {
             OWN: ("anna@kunde.test", ""),
             BERT: ("b@p.test", ""),
@@ -714,6 +715,15 @@ class FakeProfileKeyring:
             each: f"public {each} {(self._home / f'{each}.public').read_text()}"
             for each in fingerprints
         }
+
+    def look(self, fingerprints: list[str]) -> list[Key]:
+        kept = [each for each in fingerprints if (self._home / f"{each}.public").exists()]
+        secret = [each for each in kept if (self._home / f"{each}.secret").exists()]
+        ends = self._world.expiries
+        return [
+            Key(each, ("A <a@b.test>",), ("a@b.test",), "ESC", "u", ends.get(each), each in secret)
+            for each in kept
+        ]
 
     def _write(self, kind: str, fingerprint: str, text: str) -> None:
         (self._home / f"{fingerprint}.{kind}").write_text(text)

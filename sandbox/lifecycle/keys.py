@@ -1,0 +1,153 @@
+"""`keys list|add|remove`: a mailbox's own key and its correspondents', in ring and profile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sandbox.lifecycle.engine import Plan, Step, run
+from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.observe import observe
+from sandbox.lifecycle.settle import settle
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.keys import Key, key_problem
+from sandbox.model.machine import MachineState
+from sandbox.model.profile import Correspondent, Profile
+
+WARN_S = 30 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A key of a mailbox: `problem` says why it cannot serve, `expires` is a UNIX time."""
+
+    role: str
+    fingerprint: str
+    addresses: tuple[str, ...]
+    user_ids: tuple[str, ...] = ()
+    expires: int | None = None
+    problem: str = ""
+
+    def ends_soon(self, now: float) -> bool:
+        """Whether it still serves, and expires within thirty days."""
+        return not self.problem and self.expires is not None and self.expires < now + WARN_S
+
+
+def list_keys(house: House, name: str) -> list[Listed]:
+    """The mailbox's own key first, then its correspondents'."""
+    profile = house.records.load(name)
+    own = profile.keys.fingerprint
+    listed: list[tuple[str, str, tuple[str, ...]]] = [("own", own, ())] if own else []
+    listed += [
+        ("correspondent", each.fingerprint, each.addresses) for each in profile.keys.correspondents
+    ]
+    ring = house.profile_keyring(profile.name)
+    known = {key.fingerprint: key for key in ring.look([each[1] for each in listed])}
+    return [_listed(*each, known.get(each[1])) for each in listed]
+
+
+def _listed(role: str, fingerprint: str, addresses: tuple[str, ...], key: Key | None) -> Listed:
+    if key is None:
+        return Listed(role, fingerprint, addresses, problem="is not in the mailbox's key ring")
+    problem = key_problem(key, own=role == "own") or ""
+    shown = addresses or key.addresses
+    return Listed(role, fingerprint, shown, key.user_ids, key.expires, problem)
+
+
+def warn_of_keys(house: House, listed: list[Listed]) -> None:
+    """Warn of keys that do not serve, or not for long."""
+    now = time.time()
+    for each in listed:
+        whose = "The mailbox's own key" if each.role == "own" else ", ".join(each.addresses)
+        if each.problem:
+            house.progress.warn(f"{whose}: {each.fingerprint} {each.problem}.")
+        elif each.ends_soon(now):
+            day = time.strftime("%Y-%m-%d", time.gmtime(each.expires))
+            house.progress.warn(f"{whose}: {each.fingerprint} expires on {day}.")
+
+
+def add(house: House, name: str, source: str | bytes) -> Result:
+    """Accept a correspondent's key: by fingerprint from the user's GnuPG, or from a file."""
+    profile = house.records.load(name)
+    with house.locked(profile.name, "keys add"):
+        settle(house, profile.name)
+        profile = house.records.load(name)
+        work = _Adding(house, profile, source)
+        steps = (
+            Step("take", "Taking the key", "the mailbox has a key ring of its own"),
+            Step("profile", "Writing the profile", "it names whose keys are accepted"),
+        )
+        run(
+            Plan("keys add", profile.name, steps),
+            {"take": work.take, "profile": work.write},
+            house.journal(profile.name),
+            house.progress,
+            undo=lambda: None,
+        )
+    summary = (
+        f"{', '.join(work.key.addresses) or 'The key'} is accepted with {work.key.fingerprint}."
+    )
+    return _changed(house, "keys add", profile.name, summary, asdict(work.key))
+
+
+class _Adding:
+    def __init__(self, house: House, profile: Profile, source: str | bytes) -> None:
+        self.key: Key
+        self._house = house
+        self._profile = profile
+        self._source = source
+
+    def take(self) -> dict[str, Any]:
+        source = self._source
+        armored = self._house.user_keyring.public(source) if isinstance(source, str) else source
+        self.key = self._house.profile_keyring(self._profile.name).add_correspondent(armored)
+        if self.key.fingerprint == self._profile.keys.fingerprint:
+            raise MailboxError(
+                "That is the mailbox's own key; nothing was changed.",
+                code="key-unusable",
+                exit_code=Exit.KEYS,
+            )
+        return {"fingerprint": self.key.fingerprint}
+
+    def write(self) -> None:
+        new = Correspondent(self.key.fingerprint, self.key.addresses)
+        _write_correspondents(self._house, self._profile, new.fingerprint, new)
+
+
+def remove(house: House, name: str, fingerprint: str) -> Result:
+    """Accept a correspondent's key no longer; the key itself may stay in the ring."""
+    profile = house.records.load(name)
+    with house.locked(profile.name, "keys remove"):
+        settle(house, profile.name)
+        profile = house.records.load(name)
+        if fingerprint not in {each.fingerprint for each in profile.keys.correspondents}:
+            raise MailboxError(
+                f"{profile.name} has no correspondent with the key {fingerprint}.",
+                resolution=f"`mailbox keys list {profile.name}` shows them.",
+                code="key-not-found",
+                exit_code=Exit.KEYS,
+            )
+        effects: dict[str, Callable[[], Any]] = {
+            "profile": lambda: _write_correspondents(house, profile, fingerprint, None)
+        }
+        steps = (Step("profile", "Writing the profile", "it names whose keys are accepted"),)
+        plan = Plan("keys remove", profile.name, steps, {"fingerprint": fingerprint})
+        run(plan, effects, house.journal(profile.name), house.progress, undo=lambda: None)
+    summary = f"The key {fingerprint} is accepted no longer."
+    return _changed(house, "keys remove", profile.name, summary, {"fingerprint": fingerprint})
+
+
+def _write_correspondents(
+    house: House, profile: Profile, fingerprint: str, new: Correspondent | None
+) -> None:
+    kept = [each for each in profile.keys.correspondents if each.fingerprint != fingerprint]
+    correspondents = (*kept, *((new,) if new else ()))
+    house.records.save(replace(profile, keys=replace(profile.keys, correspondents=correspondents)))
+
+
+def _changed(house: House, verb: str, name: str, summary: str, facts: dict[str, Any]) -> Result:
+    is_open = observe(house, name).machine is not MachineState.CLOSED
+    when = "once it was closed and opened again" if is_open else "at the next open"
+    return Result(verb, name, f"{summary} It counts {when}.", {**facts, "open": is_open})

@@ -1,0 +1,80 @@
+"""A mailbox's keys: listed with what is wrong with them, accepted and no longer accepted."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.keys import add, list_keys, remove, warn_of_keys
+from sandbox.lifecycle.onboard import onboard
+from sandbox.lifecycle.open import open_mailbox
+from sandbox.model.errors import MailboxError
+from tests.unit.fakes import BERT, NAME, OWN, World, make_wish
+
+CARLA = "C" * 40
+
+
+def correspondents(house: House) -> list[str]:
+    return [each.fingerprint for each in house.records.load(NAME).keys.correspondents]
+
+
+def test_own_and_others_keys_are_listed(house: House) -> None:
+    onboard(house, make_wish())
+    listed = list_keys(house, NAME)
+    assert [(each.role, each.fingerprint) for each in listed] == [
+        ("own", OWN),
+        ("correspondent", BERT),
+    ]
+    assert [each.problem for each in listed] == ["", ""]
+
+
+def test_a_key_is_accepted_and_reaches_the_machine(house: House, world: World) -> None:
+    onboard(house, make_wish())
+    world.keys[CARLA] = ("carla@p.test", "")
+    result = add(house, NAME, CARLA)
+    assert correspondents(house) == [BERT, CARLA]
+    assert result.facts["addresses"] == ("carla@p.test",)
+    add(house, NAME, f"public {CARLA} carla@neu.test".encode())
+    assert correspondents(house) == [BERT, CARLA]
+    open_mailbox(house, NAME, headless=True)
+    sent = world.desired[-1]["openpgp"]["correspondents"]
+    assert [(each["fingerprint"], each["addresses"]) for each in sent][-1] == (
+        CARLA,
+        ["carla@neu.test"],
+    )
+    assert remove(house, NAME, CARLA).facts["open"] is True
+    assert correspondents(house) == [BERT]
+
+
+@pytest.mark.parametrize("source", [CARLA, b"secret " + CARLA.encode() + b" c@p.test"])
+def test_what_is_no_key_changes_nothing(house: House, source: str | bytes) -> None:
+    onboard(house, make_wish())
+    with pytest.raises(MailboxError):
+        add(house, NAME, source)
+    assert correspondents(house) == [BERT]
+    assert house.journal(NAME).read().pending() is None
+
+
+def test_the_own_key_is_no_correspondents(house: House) -> None:
+    onboard(house, make_wish())
+    with pytest.raises(MailboxError, match="own key"):
+        add(house, NAME, OWN)
+    with pytest.raises(MailboxError, match="no correspondent"):
+        remove(house, NAME, OWN)
+    assert correspondents(house) == [BERT]
+
+
+def test_keys_that_end_soon_or_are_missing_are_warned_of(house: House, world: World) -> None:
+    onboard(house, make_wish())
+    world.expiries[OWN] = int(time.time()) + 20 * 24 * 3600
+    (house.paths.gnupg(NAME) / f"{BERT}.public").unlink()
+    world.warned.clear()
+    warn_of_keys(house, list_keys(house, NAME))
+    assert len(world.warned) == 2
+    assert "expires on" in world.warned[0] and "is not in" in world.warned[1]
+    world.expiries[OWN] = int(time.time()) + 40 * 24 * 3600
+    world.warned.clear()
+    warn_of_keys(house, [each for each in list_keys(house, NAME) if each.role == "own"])
+    assert world.warned == []
