@@ -43,6 +43,7 @@ def settings(desired: Json) -> dict[str, dict[str, str]]:
         "org/gnome/evolution/mail": {
             "image-loading-policy": "'always'" if remote else "'never'",
         },
+        "org/gnome/evolution/shell/window": {"maximized": "true"},
         "org/gnome/desktop/interface": {"toolkit-accessibility": "true" if driven else "false"},
     }
 
