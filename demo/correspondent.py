@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
+from typing import Any
 
 import gnupg
 
@@ -116,17 +117,32 @@ class Person:
         result = self.gpg.decrypt(armored, always_trust=False)
         inner = email.message_from_bytes(result.data or b"", policy=SMTP)
         assert isinstance(inner, EmailMessage)
+        signed = self._verify_within(result.data or b"", inner) or result
         return Reading(
             encrypted=True,
             decrypted=bool(result.ok),
-            signature=_signature(result),
-            signer=result.pubkey_fingerprint or result.fingerprint or None,
-            validity=(result.trust_text or "").removeprefix("TRUST_").lower(),
+            signature=_signature(signed),
+            signer=signed.pubkey_fingerprint or signed.fingerprint or None,
+            validity=(signed.trust_text or "").removeprefix("TRUST_").lower(),
             recipients=_recipients(result.stderr),
             subject=str(inner["Subject"] or subject),
             text=_text(inner),
             outer_subject=subject,
         )
+
+    def _verify_within(self, plaintext: bytes, inner: EmailMessage) -> Any:
+        """Check a signature that was made before encrypting (RFC 3156, 6.1), as Evolution does."""
+        if inner.get_content_type() != "multipart/signed":
+            return None
+        separator = b"--" + str(inner.get_boundary()).encode()
+        signed = b"\r\n".join(plaintext.splitlines()).split(separator)[1]
+        signature = list(inner.iter_parts())[1].get_payload(decode=True)
+        with tempfile.TemporaryDirectory() as folder:
+            text, detached = Path(folder) / "text", Path(folder) / "text.asc"
+            text.write_bytes(signed.removeprefix(b"\r\n").removesuffix(b"\r\n"))
+            detached.write_bytes(signature)  # type: ignore[arg-type]
+            with detached.open("rb") as file:
+                return self.gpg.verify_file(file, str(text))
 
     def gpg_command(self, *arguments: str) -> str:
         """Run gpg in this home."""

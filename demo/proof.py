@@ -1,4 +1,4 @@
-"""What Thunderbird shows, as typed facts: the host's half of `inside.py`."""
+"""What a mail client shows, as typed facts: the host's half of `inside.py` and its sisters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from demo import inside
+from demo import inside, inside_evolution
 
 JAVASCRIPT = Path(__file__).with_name("js")
+# What is piped into a guest with that client.
+PROGRAMS = {"thunderbird": Path(inside.__file__), "evolution": Path(inside_evolution.__file__)}
 FILES = {"reply": "compose", "write": "compose"}  # the others are named like their task
 
 Json = dict[str, Any]
@@ -19,7 +21,7 @@ T = TypeVar("T")
 
 
 class ProofError(Exception):
-    """Thunderbird could not be asked."""
+    """The mail client could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,11 @@ class Composed:
 
 
 class Proof:
-    """Questions to one running Thunderbird, asked by `ask`: a task in, a result out."""
+    """Questions to one running mail client, asked by `ask`: a task in, a result out."""
 
-    def __init__(self, ask: Ask, *, deadline_s: float = 60) -> None:
+    def __init__(self, ask: Ask, *, deadline_s: float = 60, scripted: bool = True) -> None:
         self._ask = ask
+        self._scripted = scripted  # Thunderbird is sent the script, too
         self._deadline_s = deadline_s
 
     def facts(self, *, messages: int = 0, preferences: tuple[str, ...] = ()) -> Facts:
@@ -115,7 +118,7 @@ class Proof:
         return list(self._do({"do": "dialogs"})["dialogs"])
 
     def _do(self, task: Json) -> Json:
-        source = {"script": _javascript(task["do"])}
+        source = {"script": _javascript(task["do"])} if self._scripted else {}
         result = self._ask({"deadline_s": self._deadline_s, **source, **task})
         if "error" in result:
             raise ProofError(f"{task['do']}: {result['error']}")
@@ -127,25 +130,35 @@ def locally(port: int) -> Ask:
     return lambda task: inside.perform({**task, "port": port})
 
 
-def through(run: Callable[[bytes], bytes], *, port: int = 2828) -> Ask:
-    """Ask a Thunderbird elsewhere: `run` pipes its argument into `python3 -` there."""
+def through(run: Callable[[bytes], bytes], *, port: int = 2828, client: str = "thunderbird") -> Ask:
+    """Ask a mail client elsewhere: `run` pipes its argument into `python3 -` there."""
 
     def ask(task: Json) -> Json:
-        output = run(script({**task, "port": port})).decode(errors="replace").strip().splitlines()
-        try:
-            result = json.loads(output[-1])
-        except (IndexError, ValueError):
-            raise ProofError(f"no answer from inside: {output[-1:]}") from None
-        if not isinstance(result, dict):
-            raise ProofError("an answer from inside that is no object")
-        return result
+        output = run(script({**task, "port": port}, client)).decode(errors="replace")
+        return _answer(output.strip().splitlines())
 
     return ask
 
 
-def script(task: Json) -> bytes:
+def elsewhere(run: Callable[[bytes], bytes], client: str, *, deadline_s: float) -> Proof:
+    """Questions to this kind of client, where `run` pipes a program into `python3 -`."""
+    ask = through(run, client=client)
+    return Proof(ask, deadline_s=deadline_s, scripted=client == "thunderbird")
+
+
+def _answer(output: list[str]) -> Json:
+    try:
+        result = json.loads(output[-1])
+    except (IndexError, ValueError):
+        raise ProofError(f"no answer from inside: {output[-1:]}") from None
+    if not isinstance(result, dict):
+        raise ProofError("an answer from inside that is no object")
+    return result
+
+
+def script(task: Json, client: str = "thunderbird") -> bytes:
     """A program for `python3 -` that does one task and prints its result."""
-    source = Path(inside.__file__).read_text(encoding="utf-8")
+    source = PROGRAMS[client].read_text(encoding="utf-8")
     body = source.partition('\nif __name__ == "__main__":')[0]
     return f"{body}\nsys.exit(main([{json.dumps(task)!r}]))\n".encode()
 

@@ -92,7 +92,7 @@ class Session:
     # -- the desired state
 
     def apply(self, desired: Json) -> None:
-        """Bring account and keys to the desired state; Evolution is started, or again, if needed."""
+        """Bring account and keys to the desired state; Evolution is started, again if needed."""
         digest = _digest(desired)
         changed = not APPLIED.exists() or APPLIED.read_text() != digest
         if changed:

@@ -25,14 +25,13 @@ def sources(desired: Json) -> dict[str, str]:
     """The key files below `~/.config/evolution`, by their paths there."""
     account = desired["account"]
     key = (desired.get("openpgp") or {}).get("key")
-    files = {
+    return {
         f"sources/{ACCOUNT}.source": key_file(_incoming(account, desired["profile"]["name"])),
         f"sources/{IDENTITY}.source": key_file(_identity(account, key)),
         f"sources/{TRANSPORT}.source": key_file(_outgoing(account)),
         f"sources/{SIGNATURE}.source": key_file(_signature()),
         f"signatures/{SIGNATURE}": str(account.get("signature") or ""),
     }
-    return files
 
 
 def settings(desired: Json) -> dict[str, dict[str, str]]:
