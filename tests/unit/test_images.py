@@ -137,7 +137,7 @@ def test_the_shipped_recipes_are_valid() -> None:
         assert all(hook.executable for hook in hooks)
 
 
-@pytest.mark.parametrize("layer", ["base", "thunderbird"])
+@pytest.mark.parametrize("layer", ["base", "thunderbird", "evolution"])
 def test_the_shipped_scripts_have_no_syntax_errors(layer: str) -> None:
     for path in sorted((data_root() / "images" / layer).rglob("*")):
         if path.is_file() and path.read_bytes().startswith(b"#!/bin/sh"):
