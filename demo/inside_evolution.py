@@ -26,6 +26,8 @@ MESSAGES = HOME / ".cache/evolution/mail" / ACCOUNT / "folders/INBOX/cur"
 SOURCES = HOME / ".config/evolution/sources"
 DISPLAY_NAME = "Evolution Mail Display"
 PROTECTION = "signature"
+# There is no web view in these, and much else.
+LISTS = ("menu bar", "menu", "combo box", "tree table", "table", "tool bar")
 
 
 class AskError(Exception):
@@ -89,17 +91,28 @@ class Desktop:
             for window in self.children(program)
         ]
 
-    def main(self) -> Node:
-        """The window with the message list."""
-        return self.until(
-            "main window",
-            lambda: next((w for w in self.windows() if self.find(w, "tree table", "Messages")), 0),
-        )
-
     def find(self, top: Node, role: str, name: str) -> Node | None:
-        """The first node of this role and name."""
-        nodes = (n for n in self.walk(top) if n.get_role_name() == role and n.get_name() == name)
+        """The first node of this role and name that can be seen."""
+        nodes = (n for n in self.seen(top) if n.get_role_name() == role and n.get_name() == name)
         return next(nodes, None)
+
+    def seen(self, node: Node) -> Iterator[Node]:
+        """As `walk`, without what is hidden: menus are most of a window."""
+        yield node
+        for child in self.children(node):
+            if self.has(child, "SHOWING"):
+                yield from self.seen(child)
+
+    def document(self, top: Node, name: str) -> Node | None:
+        """The web view of this name; what surrounds one does not count as seen."""
+        for child in self.children(top):
+            role = child.get_role_name()
+            if role == "document web" and child.get_name() == name:
+                return child
+            found = None if role in LISTS else self.document(child, name)
+            if found is not None:
+                return found
+        return None
 
     def text(self, node: Node) -> str:
         """The text of a node."""
@@ -121,13 +134,17 @@ class MessageList:
     def __init__(self, desktop: Desktop) -> None:
         self._desktop = desktop
         run_evolution(f"folder://{ACCOUNT}/INBOX")
-        self.window = desktop.main()
+        self.window, self._list = desktop.until("message list", self._find)
+
+    def _find(self) -> tuple[Node, Node] | None:
+        for window in self._desktop.windows():
+            found = self._desktop.find(window, "tree table", "Messages")
+            if found is not None:
+                return window, found
+        return None
 
     def _table(self) -> Any:
-        node = self._desktop.find(self.window, "tree table", "Messages")
-        if node is None:
-            raise AskError("no message list")
-        return node.get_table_iface()
+        return self._list.get_table_iface()
 
     def subjects(self) -> list[str]:
         """The subjects, in the order of the rows."""
@@ -212,15 +229,18 @@ def show(desktop: Desktop, task: Json) -> Json:
     row = _row(desktop, messages, task)
     messages.select(row)
     expected = task.get("expect") or {}
+    display = desktop.until("message", lambda: desktop.document(messages.window, DISPLAY_NAME))
 
     def settled() -> Json | None:
-        reading = _reading(desktop, messages.window)
+        reading = _reading(desktop, display)
         wished = all(reading.get(name) == value for name, value in expected.items())
         return reading if wished and reading["author"] else None
 
     first = desktop.until("message as expected", settled)
     time.sleep(1)
-    reading = _reading(desktop, messages.window) or first
+    desktop.refresh()
+    reading = _reading(desktop, display)
+    reading = reading if reading["author"] else first
     return {"message_id": task.get("message_id") or "", "technology": "OpenPGP", **reading}
 
 
@@ -271,14 +291,13 @@ def _cached(message_id: str) -> str | None:
     return None
 
 
-def _reading(desktop: Desktop, window: Node) -> Json:
+def _reading(desktop: Desktop, display: Node) -> Json:
     """The shown message: its headers, what is said of its protection, and its text."""
-    display = desktop.find(window, "document web", DISPLAY_NAME)
     cells: list[str] = []
     headers: dict[str, str] = {}
     body: list[str] = []
     label = ""
-    for node in desktop.walk(display) if display is not None else ():
+    for node in desktop.walk(display):
         role, text = node.get_role_name(), desktop.text(node)
         if role in ("row header", "column header"):
             label = text.strip(": ")
@@ -316,12 +335,13 @@ def _protection(shown: str, security: str) -> Json:
 def reply(desktop: Desktop, task: Json) -> Json:
     """Answer a message as a person does: button, text, button."""
     shown = show(desktop, task)
-    before = len(desktop.windows())
-    button = desktop.find(desktop.main(), "button", "Reply to Sender")
+    earlier = desktop.windows()
+    buttons = (desktop.find(window, "button", "Reply to Sender") for window in earlier)
+    button = next(filter(None, buttons), None)
     if button is None:
         raise AskError("no button to reply")
     desktop.press(button)
-    window = desktop.until("window to write in", lambda: _composer(desktop))
+    window = desktop.until("window to write in", lambda: _composer(desktop, earlier))
     _type(desktop, window, str(task["text"]))
     state = _composed(desktop, window)
     if task.get("send", True):
@@ -329,24 +349,19 @@ def reply(desktop: Desktop, task: Json) -> Json:
         if send is None:
             raise AskError("no button to send")
         desktop.press(send)
-        desktop.until("end of sending", lambda: len(desktop.windows()) <= before)
+        desktop.until("end of sending", lambda: len(desktop.windows()) <= len(earlier))
         state |= {"sent": True, "status": 0}
     return {**state, "shown": shown["subject"], "dialogs": dialogs(desktop, task)["dialogs"]}
 
 
-def _composer(desktop: Desktop) -> Node | None:
-    windows = desktop.windows()
-    return next((w for w in windows if desktop.find(w, "button", "Send")), None)
+def _composer(desktop: Desktop, earlier: list[Node]) -> Node | None:
+    new = [window for window in desktop.windows() if window not in earlier]
+    return next((w for w in new if desktop.find(w, "button", "Send")), None)
 
 
 def _type(desktop: Desktop, window: Node, text: str) -> None:
     """Write at the beginning of the text, with the keyboard, until it stands there."""
-
-    def editor() -> Node | None:
-        nodes = (n for n in desktop.walk(window) if n.get_role_name() == "document web")
-        return next((n for n in nodes if desktop.has(n, "SHOWING")), None)
-
-    node = desktop.until("editor", editor)
+    node = desktop.until("editor", lambda: desktop.document(window, ""))
     node.get_component_iface().grab_focus()
     time.sleep(1)
     desktop.spi.generate_keyboard_event(0, f"{text} ", desktop.spi.KeySynthType.STRING)
@@ -361,7 +376,8 @@ def _composed(desktop: Desktop, window: Node) -> Json:
         node = desktop.find(window, "toggle button", name)
         return node is not None and desktop.has(node, "CHECKED")
 
-    to = next((desktop.text(n) for n in desktop.walk(window) if n.get_name() == "To:"), "")
+    fields = (n for n in desktop.seen(window) if n.get_role_name() == "text")
+    to = next((desktop.text(n) for n in fields if n.get_name() == "To:"), "")
     return {
         "encrypt": checked("PGP Encrypt"),
         "sign": checked("PGP Sign"),
@@ -379,7 +395,7 @@ def _composed(desktop: Desktop, window: Node) -> Json:
 def dialogs(desktop: Desktop, _task: Json) -> Json:
     """Everything that lies over a window and waits for a person."""
     found = [w for w in desktop.windows() if w.get_role_name() in ("dialog", "alert")]
-    texts = [" ".join(filter(None, map(desktop.text, desktop.walk(each)))) for each in found]
+    texts = [" ".join(filter(None, map(desktop.text, desktop.seen(each)))) for each in found]
     return {"dialogs": [{"kind": "dialog", "text": text} for text in texts]}
 
 
