@@ -40,6 +40,7 @@ def prepare(desired: Json, home: Path) -> None:
     trust(desired.get("ca") or [])
     with _acting_as_user():
         (STATE_DIR / "quit").unlink(missing_ok=True)
+        (STATE_DIR / "wake").unlink(missing_ok=True)
         # A new file, not a shorter one: who follows the old one must not see half of the new.
         _write(STATE_DIR / "status.jsonl", b"")
         _write(STATE_DIR / "desired.json", json.dumps(desired).encode())
@@ -65,6 +66,14 @@ def start(desired: Json) -> subprocess.Popen[bytes] | None:
         )
     (CONTROL_DIR / "client.pid").write_text(str(child.pid))
     return child
+
+
+def wake() -> Iterator[Json]:
+    """Tell the session that time has passed; yield what it says up to `ready`."""
+    with _acting_as_user():
+        _write(STATE_DIR / "status.jsonl", b"")
+        _write(STATE_DIR / "wake", b"")
+    yield from events()
 
 
 def events() -> Iterator[Json]:

@@ -39,6 +39,7 @@ BUS_DEADLINE_S = 60.0
 WINDOW_DEADLINE_S = 300.0
 INBOX_DEADLINE_S = 60.0
 QUIT_DEADLINE_S = 12.0
+WAKE_DEADLINE_S = 20.0
 ESTABLISHED = "01"  # tcp_states.h
 
 
@@ -72,6 +73,7 @@ class Session:
     def __init__(self) -> None:
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._evolution: subprocess.Popen[bytes] | None = None
+        self._incoming = ("", 0)
 
     # -- bus and keyring
 
@@ -109,9 +111,21 @@ class Session:
             self._start()
         _wait_for(self._has_window, WINDOW_DEADLINE_S, "Evolution showed no window")
         phase("window")
-        if not _wait(lambda: _inbox_is_there(desired), INBOX_DEADLINE_S):
-            warning("inbox-not-synchronised", "The inbox was not synchronised: no answer in time.")
+        self._incoming = _incoming_server(desired)
+        self._await_inbox(INBOX_DEADLINE_S)
         phase("ready")
+
+    def wake(self) -> None:
+        """Go on after the machine was away: its connections are gone."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            inbox = f"folder://{evolution_sources.ACCOUNT}/INBOX"  # showing it asks the server
+            subprocess.run([PROGRAM, inbox], check=False, timeout=WAKE_DEADLINE_S)
+        self._await_inbox(WAKE_DEADLINE_S)
+        phase("ready")
+
+    def _await_inbox(self, deadline_s: float) -> None:
+        if not _wait(lambda: _inbox_is_there(*self._incoming), deadline_s):
+            warning("inbox-not-synchronised", "The inbox was not synchronised: no answer in time.")
 
     # -- Evolution
 
@@ -207,13 +221,17 @@ def _apply_keys(desired: Json) -> None:
         raise FailureError("key-import", str(error)) from None
 
 
-def _inbox_is_there(desired: Json) -> bool:
-    """Whether Evolution has an inbox on the volume, and a connection to its server."""
+def _incoming_server(desired: Json) -> tuple[str, int]:
+    """The loopback address that stands for the server of the inbox, and its port."""
     server = desired["account"]["incoming"]
-    address = desired.get("hosts", {}).get(server["host"], "")
+    return desired.get("hosts", {}).get(server["host"], ""), server["port"]
+
+
+def _inbox_is_there(address: str, port: int) -> bool:
+    """Whether Evolution has an inbox on the volume, and a connection to its server."""
     tables = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return (CACHE / "folders" / "INBOX").exists() and any(
-        connected(line, address, server["port"]) for line in tables
+        connected(line, address, port) for line in tables
     )
 
 
@@ -282,6 +300,8 @@ def main() -> int:
         while session.alive() and _take("quit") is None:
             time.sleep(POLL_S)
             _apply_next(session)
+            if _take("wake") is not None:
+                session.wake()
         return 0 if session.quit() else 1
     except FailureError as error:
         report({"event": "error", "code": error.code, "message": str(error)})
