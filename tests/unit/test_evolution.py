@@ -171,6 +171,16 @@ def test_escapes_of_gnupgs_listing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert keys.unescaped("Jörg <j@b.test>") == "Jörg <j@b.test>"
 
 
+def test_a_key_on_the_host_is_refused_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keys = load("evolution_keys", monkeypatch, tmp_path)
+    wish = {"key": {"fingerprint": "A" * 40, "secret": None}, "correspondents": []}
+    with pytest.raises(keys.KeyFailureError, match="stays on the host"):
+        keys.Keys(tmp_path, {}).apply(wish)
+    assert not (tmp_path / ".gnupg").exists()
+
+
 def test_a_connection_is_recognised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     session = load("evolution_session", monkeypatch, tmp_path)
     line = "   0: 0100007F:8F3A 0109007F:03E1 01 00000000:00000000 00:00000000 00000000  1000 0 1"

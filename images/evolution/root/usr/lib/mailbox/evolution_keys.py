@@ -39,6 +39,8 @@ class Keys:
     def apply(self, wish: Json) -> list[tuple[str, str]]:
         """Make the key ring as wished; returns warnings, a code and a text each."""
         key, correspondents = wish.get("key"), wish.get("correspondents") or []
+        if key and not key.get("secret"):
+            raise KeyFailureError("Evolution cannot use a key that stays on the host yet.")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._folder / "gpg-agent.conf").write_text(AGENT)
         (self._folder / "gpg.conf").write_text(COMMON + ("" if key else WITHOUT_OWN_KEY))
