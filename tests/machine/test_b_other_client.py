@@ -15,7 +15,7 @@ from tests.machine.conftest import NAME, World
 def change_client(world: World, old: str, new: str) -> None:
     """Edit the profile of the closed mailbox as a person would."""
     world.mailbox("close", NAME)
-    world.session.env["EDITOR"] = f'sed -i s/^client.=."{old}"/client="{new}"/'
+    world.session.env["EDITOR"] = f'sed -i s/"{old}"/"{new}"/'
     world.mailbox("edit", NAME)
     assert json.loads(world.mailbox("show", NAME, "--json").stdout)["client"] == new
 
