@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -124,13 +123,11 @@ def test_a_reply_is_signed_on_the_host(world: World) -> None:
 
 def test_what_nobody_allows_is_an_error_on_the_screen_and_passes(world: World) -> None:
     world.hold(decrypt="ask")  # there is no desktop here: nobody can be asked
-    begun = time.monotonic()
     shown = world.read(1)
     assert shown.encrypted == "notok"
     assert any("decryptionFailed" in bar for bar in shown.bars)
-    assert time.monotonic() - begun < 60
     assert world.uses()[-1] == ("decrypt", "no answer")
-    assert Custodians().allow(world.folder / "custody.sock", 60)
+    assert Custodians().allow(world.folder / "custody.sock", 3600)
     assert world.read(1).body == TEXT
 
 
