@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,17 @@ _STEPS = {
     "gather": "secrets taken",
     "channel": "channel answers",
     "plug": "volume plugged in",
+}
+# Those of an open that goes on where the machine was suspended.
+_RESUME_STEPS = {
+    "verify": "image verified",
+    "check": "volume looked at",
+    "keys": "keys taken",
+    "restore": "memory read back",
+    "consume": "state destroyed",
+    "warden": "warden started",
+    "channel": "channel answers",
+    "wake": "mail client awake",
 }
 _PHASES = {
     "home": "volume mounted",
@@ -77,6 +88,16 @@ class Mailbox:
         self._add_processes(sample, opening.begun)
         time.sleep(5)  # a person reads before closing
         sample.add("close", self._session.mailbox("close", NAME).seconds)
+        return sample
+
+    def measure_suspended(self, number: int, deliver: Callable[[], str]) -> Sample:
+        """Suspend an open mailbox, let a mail arrive, open it, wait for the inbox."""
+        self._session.mailbox("open", NAME, "--headless")
+        sample = Sample("mailbox", "suspended", number)
+        time.sleep(5)
+        sample.add("close", self._session.mailbox("suspend", NAME).seconds)
+        _Opening(self._session, sample, deliver()).run()
+        self._session.mailbox("close", NAME, "--shutdown")
         return sample
 
     def hardware(self) -> Hardware:
@@ -134,7 +155,10 @@ class _Opening:
         finally:
             os.close(writer)
             listening.join(10)
-        self._add_facts(json.loads(ran.stdout)["facts"])
+        facts = json.loads(ran.stdout)["facts"]
+        self._add_facts(facts)
+        if self._asking is None and facts["resumed"]:
+            self._begin_to_ask()  # its mail client never ended
         if self._asking is None:
             raise MailboxError("`mailbox open` did not say when the mail client started")
         self._asking.join(question.DEADLINE_S)
@@ -150,8 +174,11 @@ class _Opening:
             for line in lines:
                 self._first_line = self._first_line or self._since()
                 if line.strip() == _CLIENT_STARTED and self._asking is None:
-                    self._asking = threading.Thread(target=self._ask, daemon=True)
-                    self._asking.start()
+                    self._begin_to_ask()
+
+    def _begin_to_ask(self) -> None:
+        self._asking = threading.Thread(target=self._ask, daemon=True)
+        self._asking.start()
 
     def _ask(self) -> None:
         mailbox = Path(sys.executable).parent / "mailbox"
@@ -178,7 +205,8 @@ class _Opening:
         """The command's own times; its first line is written when the first step begins."""
         at = self._first_line
         self._sample.add("command begins", at)
-        for step, title in _STEPS.items():
+        steps = _RESUME_STEPS if facts["resumed"] else _STEPS
+        for step, title in steps.items():
             at += facts["seconds"].get(step, 0.0)
             self._sample.add(title, at)
         for phase, title in _PHASES.items():

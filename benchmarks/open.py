@@ -61,7 +61,7 @@ class Post:
 
 
 class Benchmark:
-    """One run: rounds of a first open, a later open and a start of the stock machine."""
+    """One run: rounds of a first open, a later one, a resume, and a start of the stock machine."""
 
     def __init__(self, mailbox: Mailbox, post: Post) -> None:
         self.samples: list[Sample] = []
@@ -74,6 +74,7 @@ class Benchmark:
             self._mailbox.renew()
             for kind in ("first open", "later open"):
                 self._add(self._mailbox.measure(kind, number, self._post.newest()))
+            self._add(self._mailbox.measure_suspended(number, self._post.newest))
             if stock is not None:
                 self._add(stock.measure(number, self._post.newest()))
 

@@ -13,6 +13,7 @@ from benchmarks.samples import Sample, figure, names, of_kind
 GROUPS = (
     ("mailbox", "first open", "mailbox, first open (empty volume)"),
     ("mailbox", "later open", "mailbox, later open"),
+    ("mailbox", "suspended", "mailbox, open of a suspended one (close: suspend)"),
     ("stock", "start", "stock machine, cold start"),
 )
 END = "inbox synchronised"
@@ -23,7 +24,7 @@ def ratios(samples: Sequence[Sample]) -> dict[str, float]:
     """Medians of the mailbox divided by those of the stock machine."""
     stock = of_kind(samples, "stock", "start")
     found = {}
-    for kind in ("first open", "later open"):
+    for kind in ("first open", "later open", "suspended"):
         ours = of_kind(samples, "mailbox", kind)
         for name in (END, "close"):
             above, below = figure(ours, name), figure(stock, name)
