@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -125,7 +126,14 @@ def folder_of(ring: ProfileKeyring) -> Path:
 
 
 def agents_of(ring: ProfileKeyring) -> list[str]:
-    """The command lines of programs that work on this ring."""
+    """The command lines of programs that work on this ring, once those have ended that end."""
+    end = time.monotonic() + 10
+    while (found := _working_on(ring)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def _working_on(ring: ProfileKeyring) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
