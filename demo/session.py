@@ -44,13 +44,15 @@ class Ran:
 class Session:
     """Folders below `root` and the daemons that use them; use as a context manager."""
 
-    def __init__(self, root: Path, *, images: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, *, images: Path | None = None, runtime: Path | None = None
+    ) -> None:
         self.root = root
         if images is not None:
             _share(images, self.home / "data" / "images")
         # UNIX sockets need a short path (unix(7): 108 bytes), whatever the root's is; libvirt
         # makes its own below the configuration folder.
-        self.runtime = Path(tempfile.mkdtemp(prefix="mbx-"))
+        self.runtime = runtime or Path(tempfile.mkdtemp(prefix="mbx-"))
         self.env = self._environment()
         self._daemons: list[subprocess.Popen[bytes]] = []
 
@@ -216,7 +218,12 @@ def _content(path: Path) -> bytes:
 
 
 def _end(note: Path) -> None:
+    """End the daemon that wrote this note, and wait: the next session may use the same folder."""
     try:
-        os.kill(int(note.read_text()), signal.SIGTERM)
+        daemon = int(note.read_text())
+        os.kill(daemon, signal.SIGTERM)
+        for _ in range(100):
+            os.kill(daemon, 0)
+            time.sleep(0.1)
     except (OSError, ValueError):
         return

@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from demo.session import Session
 
 
+def absent(what: str) -> NoReturn:
+    """Skip, saying what is missing; a CI has everything, and what is skipped there is not seen."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
 def need(*programs: str) -> None:
     """Skip, saying what is missing."""
     for program in programs:
         if not shutil.which(program) and not shutil.which(program, path="/usr/sbin:/sbin"):
-            pytest.skip(f"{program} is not installed")
+            absent(f"{program} is not installed")
+
+
+def need_libvirt() -> None:
+    """Skip where a user's own libvirt cannot be; one that is installed has to answer."""
+    need("qemu-system-x86_64", "qemu-img", "libvirtd")
+    if os.geteuid() == 0:
+        absent("root has no libvirt session: run as an ordinary user")
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Iterator[Path]:
+    """The one XDG_RUNTIME_DIR of this process.
+
+    libvirt asks GLib for it, which remembers the first answer for as long as the process lives
+    (g_get_user_runtime_dir): a session with another one would look for libvirt where none is.
+    """
+    made = Path(tempfile.mkdtemp(prefix="mbx-"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def session(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[Session]:
     """D-Bus, keyring, GnuPG home and XDG folders that nobody else uses."""
     need("dbus-daemon", "dbus-send", "gnome-keyring-daemon", "gpgconf")
-    with Session(tmp_path_factory.mktemp("session")) as made:
+    with Session(tmp_path_factory.mktemp("session"), runtime=runtime) as made:
         yield made
 
 

@@ -17,7 +17,7 @@ from sandbox.host.libvirt import connection
 from sandbox.host.libvirt.machines import LibvirtMachines
 from sandbox.host.vault import Vault
 from tests.contracts import ports as contracts
-from tests.host.conftest import need
+from tests.host.conftest import need, need_libvirt
 
 
 class TestVault(contracts.VaultContract):
@@ -36,9 +36,8 @@ class TestVolumes(contracts.VolumesContract):
 class TestMachines(contracts.MachinesContract):
     @pytest.fixture
     def machines(self, in_session: Session) -> ports.Machines:
-        facts = connection.facts(connection.SESSION)
-        if facts.error is not None:
-            pytest.skip(f"no session libvirt: {facts.error}")
+        need_libvirt()
+        assert connection.facts(connection.SESSION).error is None
         return LibvirtMachines(connection.SESSION)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import resource
 import struct
 import uuid
@@ -24,7 +23,7 @@ from sandbox.host.picture import to_png
 from sandbox.host.vault import Vault
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineSpec, MachineState
-from tests.host.conftest import need
+from tests.host.conftest import need_libvirt
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 from sandbox.host.libvirt import connection, saving  # noqa: E402
@@ -52,15 +51,9 @@ def halting_kernel() -> bytes:
 
 @pytest.fixture(scope="module")
 def machines(in_session: Session) -> LibvirtMachines:
-    need("qemu-system-x86_64", "qemu-img")
-    if os.geteuid() == 0:
-        pytest.skip("root has no libvirt session: run as an ordinary user")
-    need("libvirtd")
+    need_libvirt()
     made = LibvirtMachines(connection.SESSION)
-    try:
-        made.states()
-    except MailboxError as error:
-        pytest.skip(f"{error.brief} {error.details}")
+    made.states()
     return made
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
-import shutil
 import socket
 import ssl
 import threading
@@ -27,6 +26,7 @@ from sandbox.host import autoconfig
 from sandbox.host.mailcheck import MailCheck, check
 from sandbox.model.endpoints import Endpoint, Security
 from sandbox.model.errors import InvalidInputError, MailboxError
+from tests.host.conftest import need
 
 PASSWORD = "Canary-Geheim-4711"
 LOGIN = "anna@kunde.test"
@@ -173,8 +173,7 @@ def refused(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[MailServer]:
-    if not (shutil.which("dovecot") or shutil.which("dovecot", path="/usr/sbin")):
-        pytest.skip("Dovecot is not installed")
+    need("dovecot")
     with MailServer() as running:
         yield running
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
 from demo.main import image_folder, message_id, onboard_arguments, prove
 from demo.proof import Proof
 from demo.session import Ran, Session
+from tests.host.conftest import need
 
 NAME = "kunde-a"
 SUBJECT = "Vertraulich: Vertragsentwurf"
@@ -64,8 +64,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    if shutil.which("mmdebstrap") is None or shutil.which("dovecot", path="/usr/sbin") is None:
-        pytest.skip("mmdebstrap or dovecot is not installed; `make test` installs them")
+    need("mmdebstrap", "dovecot")
     root = tmp_path_factory.mktemp("world")
     with ExitStack() as stack:
         session = stack.enter_context(Session(root, images=image_folder()))
