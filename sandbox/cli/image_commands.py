@@ -30,6 +30,11 @@ _BUILDING = (
     Step("manifest", "Writing the manifest", "its digests are checked at every open"),
     Step("place", "Putting the image in its place", "whole or not at all; older ones stay"),
 )
+_WARMING = (
+    Step("boot", "Starting a machine of the image", "one without volume, name and servers"),
+    Step("fill", "Reading the mail client's files", "so that they are in its memory"),
+    Step("save", "Saving it as it waits for a customer", "the next open begins there"),
+)
 _REMOVING = (Step("remove", "Removing the image's folder", "no mailbox that is open needs it"),)
 
 
@@ -59,9 +64,12 @@ _WHICH = click.argument("image_id", metavar="[IMAGE]", required=False, shell_com
 @_on_images(
     click.argument("client", metavar="[CLIENT]", default="thunderbird"),
     click.option("--rebuild", is_flag=True, help="Build anew, to take in updated packages."),
+    click.option(
+        "--no-warm", is_flag=True, help="Save no warm state: machines boot at every open."
+    ),
     DRY_RUN,
 )
-def build(printer: Printer, client: str, rebuild: bool, dry_run: bool) -> None:
+def build(printer: Printer, client: str, rebuild: bool, no_warm: bool, dry_run: bool) -> None:
     """Build the image of a mail client from its recipe (needs no root; takes minutes)."""
     from sandbox.host import images
 
@@ -72,9 +80,51 @@ def build(printer: Printer, client: str, rebuild: bool, dry_run: bool) -> None:
         return
     with printer.working():
         made = images.build(client, house.paths.images, printer.step, rebuild=rebuild)
+        problem = None if no_warm else _try_warm(house, made)
+    if problem:
+        printer.warn(f"The image has no warm state; machines boot. {problem.brief}")
     facts = _facts(made)
     summary = f"The image {made.client}-{made.id} is ready ({human_size(facts['size'])})."
     printer.result(Result("image build", made.client, summary, facts))
+
+
+def _try_warm(house: House, made: Image) -> MailboxError | None:
+    from sandbox.lifecycle import warm
+
+    memory, cpus = warm.size_for(house, made.client)
+    try:
+        warm.warm_up(house, made, memory=memory, cpus=cpus)
+    except MailboxError as error:
+        # The image is whole without it.
+        return error
+    return None
+
+
+@_on_images(
+    click.argument("client", metavar="[CLIENT]", default="thunderbird"),
+    click.option("--for", "name", metavar="NAME", help="As much memory as this mailbox has."),
+    click.option("--anew", is_flag=True, help="Make it anew even if there is one that fits."),
+    DRY_RUN,
+)
+def warm(printer: Printer, client: str, name: str | None, anew: bool, dry_run: bool) -> None:
+    """Save a machine that waits for a customer, so that `open` need not boot one."""
+    from sandbox.lifecycle import warm as warming
+
+    house = compose(printer)
+    if name is not None:
+        settings = house.records.load(name).settings
+        client, size = settings.client, (settings.machine.memory, settings.machine.cpus)
+    else:
+        size = warming.size_for(house, client)
+    made = house.images.newest(client)
+    if dry_run:
+        show_plan(printer, Plan("image warm", client, _WARMING))
+        return
+    with printer.working():
+        new = warming.warm_up(house, made, memory=size[0], cpus=size[1], anew=anew)
+    state = "is saved" if new else "is there and fits"
+    summary = f"The warm state of {made.client}-{made.id} {state}."
+    printer.result(Result("image warm", client, summary, _facts(made) | {"new": new}))
 
 
 @_on_images()
@@ -201,5 +251,6 @@ def _facts(made: Image | Damaged) -> dict[str, Any]:
         "built": made.built if isinstance(made, Image) else None,
         "size": _size(made),
         "folder": str(made.folder),
+        "warm": isinstance(made, Image) and made.warm_note.exists(),
         "damaged": damage or None,
     }

@@ -28,6 +28,8 @@ def trace_of(result: Result) -> dict[str, Any]:
         "name": result.name,
         "already": bool(result.facts.get("already")),
         "resumed": bool(result.facts.get("resumed")),
+        "warm": bool(result.facts.get("warm")),
+        "cold_reason": result.facts.get("cold_reason") or None,
         "seconds": round(at, 3),
         "steps": steps,
         "phases": dict(result.facts.get("phases", {})),

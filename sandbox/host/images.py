@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from sandbox.host.image_build import Progress
 from sandbox.host.image_manifest import FILES, MANIFEST, Manifest, read_manifest
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import Image
+from sandbox.model.warm import WarmNote, read_note
 from sandbox.state import files, lock
 
 # A folder that a build works in; whatever is found of them while the lock is ours is left over.
@@ -58,6 +59,32 @@ class ImageStore:
     def verify(self, image: Image) -> None:
         """Refuse an image that is not as it was built."""
         verify(image)
+
+    def warm_note(self, image: Image) -> WarmNote | None:
+        """What is noted of the image's warm state; None when it has none that can be read."""
+        try:
+            note = read_note(image.warm_note.read_bytes())
+            return note if note and image.warm.stat().st_size == note.size else None
+        except OSError:
+            return None
+
+    @contextlib.contextmanager
+    def new_warm_state(self, image: Image, fits: Mapping[str, str]) -> Iterator[Path]:
+        """Where to save a warm state; on leaving it is the image's, read-only and whole."""
+        with (
+            lock.hold(self.folder / ".lock", f"image warm {image.client}", lambda _: None),
+            _build_folder("warm", self.folder) as folder,
+        ):
+            target = folder / image.warm.name
+            yield target
+            with files.readable_errors(target):
+                target.chmod(0o400)
+                _sync(target)
+                note = WarmNote(image_manifest.sha256(target), target.stat().st_size, fits)
+                # Without its note there is no warm state: never one with another's note.
+                files.remove(image.warm_note)
+                target.replace(image.warm)
+                files.replace(image.warm_note, note.write())
 
 
 def build(

@@ -26,6 +26,7 @@ from sandbox.lifecycle.resume import Resuming, plan_resume, spec_misfit
 from sandbox.lifecycle.retain import refuse_kept
 from sandbox.lifecycle.settle import settle, settle_name
 from sandbox.lifecycle.soundness import sound_volume, warn_of_changes
+from sandbox.lifecycle.warm import start_machine
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.machine import Image, MachineState
@@ -71,6 +72,9 @@ class OpenOutcome:
     phases: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     resumed: bool = False
+    # Whether the machine began from its image's warm state; why not, as the end of a sentence.
+    warm: bool = False
+    cold_reason: str = ""
 
 
 def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
@@ -211,11 +215,14 @@ class _Opening:
                 "This computer gives no hardware acceleration; the machine is emulated and slow."
             )
         spec = machine_spec(self._house, self._profile, self._chosen_image(), hardware)
-        self._house.machines.start(spec)
-        return {"hardware": hardware}
+        reason = start_machine(self._house, spec, self._chosen_image())
+        self.outcome.warm, self.outcome.cold_reason = reason is None, reason or ""
+        if reason:
+            self._house.progress.detail(f"The machine boots, without a warm state: {reason}")
+        return {"hardware": hardware, "warm": self.outcome.warm}
 
     def _start_warden(self) -> None:
-        start_warden(self._house, self._profile, up=self._image is None)
+        start_warden(self._house, self._profile, up=self._image is None or self.outcome.warm)
 
     def _gather(self) -> None:
         held = held_on_host(self._profile)

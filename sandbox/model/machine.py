@@ -38,6 +38,16 @@ class Image:
     def root(self) -> Path:
         return self.folder / "root.erofs"
 
+    @property
+    def warm(self) -> Path:
+        """The memory of a machine that waits for a customer; not every image has one."""
+        return self.folder / "warm.state"
+
+    @property
+    def warm_note(self) -> Path:
+        """What that memory must be and what it fits; there only once it is whole."""
+        return self.folder / "warm.json"
+
 
 @dataclass(frozen=True)
 class MachineSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -55,6 +56,13 @@ class World:
     def volume(self) -> Path:
         """The volume's file on this computer."""
         return self.session.home / "data" / "volumes" / f"{NAME}.luks"
+
+    @property
+    def warm_state(self) -> Path:
+        """The warm state of the image that opens begin with."""
+        newest = json.loads(self.mailbox("image", "list", "--json").stdout)
+        folder = next(each["folder"] for each in newest if each["client"] == "thunderbird")
+        return Path(folder) / "warm.state"
 
     @property
     def proof(self) -> Proof:

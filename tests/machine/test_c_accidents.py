@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from demo.mailserver import CUSTOMER
 from demo.session import find_bytes
 from tests.machine.conftest import NAME, World
 
@@ -69,8 +71,32 @@ def test_a_killed_machine_loses_no_mail(opened: World) -> None:
     time.sleep(1)
     opened.mailbox("close", NAME)
     assert _status(opened)["machine"] == "closed"
-    opened.open()
+    # Without a warm state the machine boots, and nothing else is different.
+    note = opened.warm_state.with_name("warm.json")
+    hidden = note.rename(note.with_name("hidden.json"))
+    try:
+        facts = json.loads(opened.open().stdout)["facts"]
+    finally:
+        hidden.rename(note)
+    assert not facts["warm"] and facts["cold_reason"] == "there is none"
     assert opened.proof.facts(messages=1)
+
+
+def test_a_machine_begins_warm_and_leaves_nothing_in_the_warm_state(world: World) -> None:
+    world.mailbox("close", NAME)
+    note = json.loads(world.warm_state.with_name("warm.json").read_text())
+    facts = json.loads(world.open().stdout)["facts"]
+    assert facts["warm"], facts["cold_reason"]
+    title = world.session.run(["virsh", "-c", "qemu:///session", "list", "--title"]).stdout
+    assert f"{NAME} - mailbox".encode() in title
+    assert "virtual machine fork" in world.inside("dmesg", root=True).text, "random numbers"
+    assert world.proof.facts(messages=1)
+    content = world.warm_state.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == note["sha256"]
+    assert world.warm_state.stat().st_mode & 0o777 == 0o400
+    password = world.server.password(CUSTOMER).encode()
+    for needle in (NAME.encode(), CUSTOMER.encode(), password, world.canary.encode()):
+        assert needle not in content
 
 
 def test_a_killed_open_is_undone_by_the_next(world: World) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from sandbox.lifecycle import warm
 from sandbox.lifecycle.house import House
 from tests.unit.fakes import World, make_house
 
@@ -36,6 +37,12 @@ def tmp_path(request: pytest.FixtureRequest) -> Iterator[Path]:
     yield folder
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No guest here needs a moment."""
+    monkeypatch.setattr(warm, "_SETTLE_S", 0.0)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from unittest import mock
 
 from sandbox.host import header_backup, keyslots, luks, process, volume_end, volumes
+from sandbox.host.images import ImageStore
 from sandbox.host.leftovers import Folders, Leftovers
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import KeyChoice, Wish
@@ -30,6 +31,7 @@ from sandbox.model.keys import ExportedKeys, Key
 from sandbox.model.machine import Image, MachineSpec, MachineState, domain_name
 from sandbox.model.profile import Account, Display, Machine, Policy, Settings
 from sandbox.model.remains import Searched, Sought
+from sandbox.model.warm import WarmNote
 from sandbox.state.paths import Paths
 from sandbox.state.records import Records
 from tests.unit.fake_luks import PAYLOAD, add_slot, kill_slot, luks_bytes
@@ -331,6 +333,20 @@ class FakeMachines:
             spec.console_log.write_bytes(b"boot \x1b[31mred\nlast words\n")
             state["machines"][spec.name] = {"state": "open", "volume": None}
 
+    def start_warm(self, spec: MachineSpec, state: Path, digest: str) -> None:
+        if hashlib.sha256(state.read_bytes()).hexdigest() != digest:
+            raise MailboxError("The saved machine cannot be used.", code="saved-machine-unknown")
+        with self._world.change("machines.start_warm") as known:
+            assert spec.name not in known["machines"]
+            spec.channel_socket.touch()
+            known["machines"][spec.name] = {"state": "open", "volume": None, "warm": True}
+
+    def save_empty(self, name: str, target: Path) -> None:
+        with self._world.change("machines.save_empty") as state:
+            assert state["machines"][name]["volume"] is None
+            target.write_bytes(b"memory")
+            end_machine(state, name)
+
     def resume(self, name: str) -> None:
         with self._world.change("machines.resume") as state:
             machine = state["machines"][name]
@@ -555,7 +571,8 @@ class FakeWardens:
     def start(self, config: Mapping[str, Any]) -> None:
         with self._world.change("wardens.start") as state:
             control = str(config["control_socket"])
-            machine = domain_name(str(config["name"]))
+            name = str(config["name"])
+            machine = name if name.startswith("warm-") else domain_name(name)
             new = {"machine": machine, "state": "connecting", "config": dict(config)}
             state["wardens"].setdefault(control, new)
 
@@ -602,6 +619,14 @@ class FakeImages:
     def verify(self, image: Image) -> None:
         with self._world.change("images.verify"):
             pass
+
+    def warm_note(self, image: Image) -> WarmNote | None:
+        return ImageStore(self._world.root).warm_note(image)
+
+    def new_warm_state(
+        self, image: Image, fits: Mapping[str, str]
+    ) -> contextlib.AbstractContextManager[Path]:
+        return ImageStore(self._world.root).new_warm_state(image, fits)
 
 
 class FakeServers:

@@ -24,13 +24,21 @@ from sandbox.lifecycle.retain import retain
 from sandbox.lifecycle.settle import repair
 from sandbox.lifecycle.shred import shred
 from sandbox.lifecycle.suspend import suspend
+from sandbox.lifecycle.warm import warm_up
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import domain_name
 from sandbox.model.secrets import ITEMS, STATE_KEY, VOLUME_KEY
 from sandbox.state import files
-from tests.unit.fakes import EXIT_KILLED, NAME, World, mails, make_house, make_wish, opens
+from tests.unit.fakes import EXIT_KILLED, NAME, SETTINGS, World, mails, make_house, make_wish, opens
 
 Verb = Callable[[House], object]
+
+
+def _warm(house: House) -> None:
+    machine = SETTINGS.machine
+    image = house.images.newest(SETTINGS.client)
+    warm_up(house, image, memory=machine.memory, cpus=machine.cpus)
+
 
 VERBS: dict[str, Verb] = {
     "onboard": lambda house: onboard(house, make_wish()),
@@ -39,15 +47,17 @@ VERBS: dict[str, Verb] = {
     "shred": lambda house: shred(house, NAME),
     "suspend": lambda house: suspend(house, NAME),
     "repair": lambda house: repair(house, None),
+    "warm": lambda house: _warm(house),
     "retain": lambda house: retain(house, NAME, date(2999, 1, 1), "tax law"),
 }
 # A retention is killed, too; what follows it is told by the others.
-FOLLOWING = sorted(set(VERBS) - {"retain"})
+FOLLOWING = sorted(set(VERBS) - {"retain", "warm"})
 # What stands before the verb that is killed.
 BEFORE: dict[str, tuple[str, ...]] = {
     "onboard": (),
     "open": ("onboard", "open", "close"),
     "first open": ("onboard",),
+    "warm open": ("warm", "onboard"),
     "close": ("onboard", "open"),
     "suspend": ("onboard", "open"),
     "open of a suspended one": ("onboard", "open", "suspend"),

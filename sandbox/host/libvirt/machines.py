@@ -12,7 +12,7 @@ from pathlib import Path
 import libvirt
 
 from sandbox.host.libvirt import connection as lv
-from sandbox.host.libvirt import saving
+from sandbox.host.libvirt import saving, warming
 from sandbox.host.libvirt.domain_xml import domain_xml, secret_xml, volume_xml
 from sandbox.host.probes.machines import SHORTER_HOME
 from sandbox.model.errors import Exit, MailboxError
@@ -69,6 +69,12 @@ class LibvirtMachines:
         if self.uri == lv.SESSION:
             _forbid_core_dump(spec.name)
 
+    def start_warm(self, spec: MachineSpec, state: Path, digest: str) -> None:
+        """Start the machine from the saved memory of another one of the same build."""
+        warming.start_warm(self._connection, spec, state, digest)
+        if self.uri == lv.SESSION:
+            _forbid_core_dump(spec.name)
+
     def resume(self, name: str) -> None:
         """Let a paused machine go on, such as one whose volume found the disk full."""
         domain = self._find(name)
@@ -82,6 +88,12 @@ class LibvirtMachines:
         if domain is None:
             raise _gone("was suspended")
         saving.save(domain, target)
+
+    def save_empty(self, name: str, target: Path) -> None:
+        """Write the memory of a machine that never had a volume to a plain file, and end it."""
+        if self.has_volume(name):
+            raise ValueError("memory that may hold mail never goes to a plain file")
+        self.save(name, target)
 
     def restore(self, name: str, source: Path, volume_socket: Path) -> None:
         """Bring a saved machine back, paused, its volume served at `volume_socket`."""

@@ -1,0 +1,184 @@
+"""Machines that begin where their image's boot would end, and the making of that state."""
+
+from __future__ import annotations
+
+import io
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.machine import CHANNEL_DEADLINE_S
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.machine import Image, MachineSpec
+from sandbox.model.warm import misfit
+from sandbox.state import files
+
+_NOBODY = uuid.UUID(int=0)
+# The guest's channel waits for the next host again when the last one has hung up.
+_SETTLE_S = 2.0
+# Until the screen is there; then what the client is made of into the page cache. At the end
+# nothing of this connection stays: every connection has keys of its own.
+_WARM = """
+n=0; until [ -S /tmp/.X11-unix/X0 ] || [ $n -gt 600 ]; do n=$((n+1)); sleep 0.2; done
+[ -S /tmp/.X11-unix/X0 ] || exit 1
+sleep 2
+find "/usr/lib/$1" "/usr/lib/x86_64-linux-gnu/$1" -type f -exec cat {} + >/dev/null 2>&1
+cd /usr/lib/x86_64-linux-gnu
+for name in c m stdc++ gcc_s gtk-3 gdk-3 X pango cairo glib gio gobject gdk_pixbuf atk dbus \\
+    fontconfig freetype harfbuzz fribidi pixman png z expat xcb epoxy nss nspr; do
+    cat "lib$name"*.so.* >/dev/null 2>&1
+done
+rm -rf /run/mailbox/channel
+sync
+"""
+
+
+def warm_fits(house: House, spec: MachineSpec, image: Image) -> Mapping[str, str]:
+    """What a saved machine and one that begins from it must have in common."""
+    return {
+        "image": image.id,
+        "memory": str(spec.memory),
+        "cpus": str(spec.cpus),
+        "acceleration": "KVM" if spec.hardware else "emulation",
+        **house.machines.traits(_without_names(spec)),
+    }
+
+
+def _without_names(spec: MachineSpec) -> MachineSpec:
+    nowhere = Path("/")
+    return replace(
+        spec,
+        name="warm",
+        uuid=_NOBODY,
+        title="warm",
+        memory=1,
+        cpus=1,
+        kernel=nowhere,
+        initrd=nowhere,
+        root_image=nowhere,
+        channel_socket=nowhere,
+        display_socket=nowhere,
+        console_log=nowhere,
+    )
+
+
+def start_machine(house: House, spec: MachineSpec, image: Image) -> str | None:
+    """Start a machine, from the warm state where there is one; else the reason why it boots.
+
+    Whatever is wrong with the warm state, the machine starts.
+    """
+    note = house.images.warm_note(image)
+    reason = misfit(note, warm_fits(house, spec, image))
+    if note is not None and reason is None:
+        try:
+            house.machines.start_warm(spec, image.warm, note.sha256)
+        except MailboxError as error:
+            reason = f"{error.brief} {error.details}".strip()
+            house.machines.destroy(spec.name)
+        else:
+            return None
+    house.machines.start(spec)
+    return reason
+
+
+def warm_up(house: House, image: Image, *, memory: int, cpus: int, anew: bool = False) -> bool:
+    """Save a machine of this image that waits for a customer; False when one that fits is there.
+
+    Raises:
+        MailboxError: of libvirt or the machine; the image is as usable as before.
+    """
+    spec = _spec(house, image, memory, cpus)
+    fits = warm_fits(house, spec, image)
+    if not anew and misfit(house.images.warm_note(image), fits) is None:
+        return False
+    folder = spec.channel_socket.parent
+    with house.images.new_warm_state(image, fits) as target:
+        try:
+            # What a killed one left.
+            house.machines.destroy(spec.name)
+            house.wardens.kill(folder / "warden.sock")
+            files.private_folder(folder)
+            house.progress.step("Starting a machine of the image")
+            house.machines.start(spec)
+            _prepare(house, spec, image)
+            house.progress.step("Saving it as it waits for a customer")
+            house.machines.save_empty(spec.name, target)
+        finally:
+            with suppress(MailboxError):
+                house.machines.destroy(spec.name)
+            _clear(folder)
+    return True
+
+
+def size_for(house: House, client: str) -> tuple[int, int]:
+    """Memory (bytes) and processors that a new mailbox of this client gets by its template."""
+    records = house.records
+    found = [records.template(name) for name in ("default", *records.templates())]
+    machine = next((each for each in found if each.client == client), found[0]).machine
+    return machine.memory, machine.cpus
+
+
+def _spec(house: House, image: Image, memory: int, cpus: int) -> MachineSpec:
+    # No profile's name begins with a dot, and no machine of one is named like this.
+    folder = house.paths.runtime / f".{image.id[:8]}"
+    return MachineSpec(
+        name=f"warm-{image.client}-{image.id}-{house.paths.home_tag}",
+        uuid=uuid.uuid4(),
+        title="warm",
+        memory=memory,
+        cpus=cpus,
+        kernel=image.kernel,
+        initrd=image.initrd,
+        root_image=image.root,
+        channel_socket=folder / "channel.sock",
+        display_socket=folder / "display.sock",
+        console_log=folder / "console.log",
+        hardware=house.host.hardware(),
+    )
+
+
+def _prepare(house: House, spec: MachineSpec, image: Image) -> None:
+    """To where only a customer is missing, over a channel that reaches no server."""
+    folder = spec.channel_socket.parent
+    control = folder / "warden.sock"
+    house.wardens.start(
+        {
+            "profile_id": str(_NOBODY),
+            "name": spec.name,
+            "channel_socket": str(spec.channel_socket),
+            "control_socket": str(control),
+            "log_file": str(folder / "warden.log"),
+            "hostname": "mailbox",
+            "connect_deadline_s": CHANNEL_DEADLINE_S,
+            "forwards": [],
+            "agent": None,
+            "up": False,
+        }
+    )
+    warden, said = house.wardens.find(control), io.BytesIO()
+    try:
+        warden.wait_ready(CHANNEL_DEADLINE_S)
+        house.progress.step("Reading the mail client's files into its memory")
+        argv = ("sh", "-c", _WARM, "sh", image.client)
+        code = warden.run(argv, user="root", stdout=said, stderr=said)
+    finally:
+        warden.stop()
+    if code:
+        raise MailboxError(
+            "The machine did not come to where it waits for a customer.",
+            details=said.getvalue()[-500:].decode(errors="replace"),
+            code="not-warm",
+            exit_code=Exit.MACHINE,
+        )
+    time.sleep(_SETTLE_S)
+
+
+def _clear(folder: Path) -> None:
+    for left in folder.glob("*"):
+        left.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        folder.rmdir()

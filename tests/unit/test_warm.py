@@ -1,0 +1,199 @@
+"""Machines from their image's warm state: only where it fits, and never instead of an open."""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.host.libvirt import saveheader
+from sandbox.host.libvirt.domain_xml import domain_xml
+from sandbox.lifecycle import warm
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.onboard import onboard
+from sandbox.lifecycle.open import open_mailbox
+from sandbox.model.errors import MailboxError
+from sandbox.model.machine import MachineSpec, domain_name
+from sandbox.model.warm import WarmNote, misfit, read_note
+from tests.unit.fakes import NAME, SETTINGS, World, make_wish
+
+FITS = {"image": "i", "memory": "1", "cpus": "2", "qemu": "7", "cpu": "a"}
+NOTE = WarmNote("0" * 64, 5, FITS)
+SIZE = {"memory": SETTINGS.machine.memory, "cpus": SETTINGS.machine.cpus}
+SPEC = MachineSpec(
+    name="mailbox-a",
+    uuid=uuid.UUID(int=1),
+    title="a & b",
+    memory=2 * 1024**3,
+    cpus=2,
+    kernel=Path("/i/vmlinuz"),
+    initrd=Path("/i/initrd.img"),
+    root_image=Path("/i/root.erofs"),
+    channel_socket=Path("/run/a/channel.sock"),
+    display_socket=Path("/run/a/display.sock"),
+    console_log=Path("/run/a/console.log"),
+    hardware=False,
+)
+OTHER = replace(
+    SPEC,
+    name="mailbox-b",
+    uuid=uuid.UUID(int=2),
+    title="b",
+    kernel=Path("/j/k"),
+    initrd=Path("/j/i"),
+    root_image=Path("/j/r"),
+    channel_socket=Path("/run/b/c"),
+    display_socket=Path("/run/b/d"),
+    console_log=Path("/run/b/l"),
+)
+
+
+def saved_xml(spec: MachineSpec) -> str:
+    """As libvirt tells it: memory in KiB, a generation id."""
+    xml = domain_xml(spec).replace("<genid/>", f"<genid>{uuid.UUID(int=9)}</genid>")
+    plain = f"<memory unit='b' dumpCore='off'>{spec.memory}</memory>"
+    assert plain in xml
+    return xml.replace(plain, f"<memory unit='KiB' dumpCore='off'>{spec.memory // 1024}</memory>")
+
+
+def warmed(house: House) -> House:
+    image = house.images.newest(SETTINGS.client)
+    assert warm.warm_up(house, image, **SIZE)
+    return house
+
+
+def test_an_open_begins_from_the_warm_state(house: House, world: World) -> None:
+    onboard(warmed(house), make_wish())
+    facts = open_mailbox(house, NAME, headless=True).facts
+    assert facts["warm"] and facts["cold_reason"] == ""
+    state = world.state
+    assert state["machines"][domain_name(NAME)]["warm"] and len(state["machines"]) == 1
+    (warden,) = state["wardens"].values()
+    assert warden["config"]["up"], "the machine has booted before"
+
+
+def test_making_it_leaves_a_read_only_file_and_nothing_else(house: House, world: World) -> None:
+    warmed(house)
+    image = house.images.newest(SETTINGS.client)
+    assert image.warm.stat().st_mode & 0o777 == 0o400
+    assert not world.state["machines"] and not world.state["wardens"]
+    assert not list(house.paths.runtime.glob(".*")) and not list(image.folder.glob(".build-*"))
+    assert not warm.warm_up(house, image, **SIZE), "it fits: not made twice"
+    assert warm.warm_up(house, image, **SIZE, anew=True)
+
+
+def test_one_that_could_not_be_made_leaves_the_old_one(house: House, world: World) -> None:
+    warmed(house)
+    image = house.images.newest(SETTINGS.client)
+    note = image.warm_note.read_bytes()
+    world.guest.silent = True
+    with pytest.raises(MailboxError):
+        warm.warm_up(house, image, **SIZE, anew=True)
+    assert image.warm_note.read_bytes() == note and not world.state["machines"]
+
+
+def _damage(path: Path) -> None:
+    path.chmod(0o600)
+    path.write_bytes(b"Memory")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda image: image.warm_note.unlink(), "there is none"),
+        (lambda image: image.warm_note.write_bytes(b"{"), "there is none"),
+        (lambda image: image.warm.unlink(), "there is none"),
+        (lambda image: _damage(image.warm), "cannot be used"),
+        (
+            lambda image: image.warm_note.write_bytes(
+                image.warm_note.read_bytes().replace(b'"qemu": "7"', b'"qemu": "8"')
+            ),
+            "QEMU was updated",
+        ),
+    ],
+)
+def test_whatever_is_wrong_with_it_the_mailbox_opens(
+    house: House, world: World, spoil: object, reason: str
+) -> None:
+    onboard(warmed(house), make_wish())
+    assert callable(spoil)
+    spoil(house.images.newest(SETTINGS.client))
+    facts = open_mailbox(house, NAME, headless=True).facts
+    assert not facts["warm"] and reason in facts["cold_reason"]
+    assert "warm" not in world.state["machines"][domain_name(NAME)]
+
+
+def test_other_memory_is_told(house: House) -> None:
+    image = house.images.newest(SETTINGS.client)
+    warm.warm_up(house, image, memory=3 * 1024**3, cpus=2)
+    onboard(house, make_wish())
+    reason = open_mailbox(house, NAME, headless=True).facts["cold_reason"]
+    assert str(3 * 1024**3) in reason and str(SETTINGS.machine.memory) in reason
+
+
+@given(st.sampled_from(sorted(FITS)), st.text())
+def test_whatever_differs_does_not_fit(key: str, other: str) -> None:
+    assert misfit(NOTE, FITS) is None
+    if other != FITS[key]:
+        assert misfit(NOTE, {**FITS, key: other})
+    assert misfit(NOTE, {k: v for k, v in FITS.items() if k != key})
+
+
+def test_a_note_is_read_as_it_was_written() -> None:
+    assert read_note(NOTE.write()) == NOTE
+    for broken in (b"", b"[]", b"{}", NOTE.write().replace(b"5", b'"5"'), b"\xff"):
+        assert read_note(broken) is None
+
+
+def test_another_machine_has_nothing_of_the_saved_one() -> None:
+    made = saveheader.for_machine(saved_xml(SPEC), OTHER)
+    root = ElementTree.fromstring(made)
+    assert root.findtext("title") == "b" and root.findtext("uuid") == str(OTHER.uuid)
+    assert root.findtext("genid") not in (str(uuid.UUID(int=9)), "")
+    for gone in ("/i/", "/run/a/", "mailbox-a", str(SPEC.uuid), "a &amp; b"):
+        assert gone not in made
+    devices = [each.tag for each in root.find("devices") or ()]
+    saved = ElementTree.fromstring(saved_xml(SPEC)).find("devices")
+    assert devices == [each.tag for each in saved or ()]
+
+
+@pytest.mark.parametrize("field", ["memory", "cpus"])
+def test_a_machine_of_another_size_is_refused(field: str) -> None:
+    other = replace(OTHER, memory=4 * 1024**3) if field == "memory" else replace(OTHER, cpus=3)
+    with pytest.raises(MailboxError):
+        saveheader.for_machine(saved_xml(SPEC), other)
+
+
+def split(content: bytes) -> tuple[bytes, bytes]:
+    return content[: saveheader.LENGTH], content[saveheader.LENGTH :]
+
+
+@given(st.text(st.characters(exclude_characters="\0", codec="utf-8")), st.binary())
+def test_a_header_is_read_as_it_was_written(xml: str, cookie: bytes) -> None:
+    header = saveheader.Header(xml, cookie, bytes(56))
+    assert saveheader.parse(*split(saveheader.write(header))) == header
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda head: b"LibvirtQemudPart" + head[16:],
+        lambda head: head[:16] + struct.pack("<I", 3) + head[20:],
+        lambda head: head[:24] + struct.pack("<I", 0) + head[28:],  # it was paused
+        lambda head: head[:28] + struct.pack("<I", 1) + head[32:],  # compressed
+        lambda head: head[:32] + struct.pack("<I", 7) + head[36:],  # the cookie is elsewhere
+        lambda head: head[:20] + struct.pack("<I", 2**31) + head[24:],
+        lambda head: head[:50],
+    ],
+)
+def test_what_is_not_known_exactly_is_refused(change: object) -> None:
+    fixed, data = split(saveheader.write(saveheader.Header("<domain/>", b"cookie", bytes(56))))
+    assert callable(change)
+    with pytest.raises(MailboxError):
+        saveheader.parse(change(fixed), data)
