@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import resource
-import struct
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,34 +18,19 @@ from PIL import Image
 
 from demo.session import Session, find_bytes
 from sandbox.host import storage, volumes
+from sandbox.host.libvirt import connection, saving
+from sandbox.host.libvirt.machines import LibvirtMachines
 from sandbox.host.picture import to_png
 from sandbox.host.vault import Vault
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineSpec, MachineState
 from tests.host.conftest import need_libvirt
-
-libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
-from sandbox.host.libvirt import connection, saving  # noqa: E402
-from sandbox.host.libvirt.machines import LibvirtMachines  # noqa: E402
+from tests.host.halting import halting_kernel, processes
 
 NAME = "mailbox-test"
 GONE_S = 30.0
 # What a saved machine begins with (libvirt: src/qemu/qemu_saveimage.h).
 LIBVIRT_SAVED = b"LibvirtQemudSave"
-
-
-def halting_kernel() -> bytes:
-    """A Linux boot image as QEMU's loader knows it (Linux: arch/x86/boot.rst), that halts."""
-    image = bytearray(64 * 1024)
-    image[0x1F1] = 4  # sectors of set-up code
-    image[0x1FE:0x200] = b"\x55\xaa"
-    image[0x200:0x202] = b"\xeb\x66"  # jmp 0x268
-    image[0x202:0x206] = b"HdrS"
-    struct.pack_into("<H", image, 0x206, 0x020C)  # boot protocol
-    image[0x211] = 1  # loaded high
-    struct.pack_into("<I", image, 0x22C, 0x7FFFFFFF)  # highest address for the initrd
-    image[0x268:0x26C] = b"\xfa\xf4\xeb\xfd"  # cli; hlt; jmp to hlt
-    return bytes(image)
 
 
 @pytest.fixture(scope="module")
@@ -103,20 +87,6 @@ def volume(in_session: Session, key: bytes) -> Path:
     path = in_session.root / f"{uuid.uuid4().hex}.luks"
     volumes.create(path, 64 * 1024**2, key)
     return path
-
-
-def processes(session: Session) -> dict[str, tuple[bytes, bytes]]:
-    """Command line and environment of every process that belongs to this session."""
-    found = {}
-    mark = f"XDG_RUNTIME_DIR={session.runtime}".encode()
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            command, environment = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
-        except OSError:
-            continue
-        if mark in environment or str(session.runtime).encode() in command:
-            found[path.name] = (command, environment)
-    return found
 
 
 def qemu(session: Session) -> tuple[int, bytes]:
