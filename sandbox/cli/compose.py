@@ -44,7 +44,7 @@ def compose(progress: Progress) -> House:
     return House(
         paths=paths,
         records=Records(paths, data_root() / "profiles"),
-        vault=Lazy(_vault),
+        vault=Lazy(lambda: _vault(paths)),
         volumes=Lazy(_volumes),
         keyslots=Lazy(_keyslots),
         headers=Lazy(_headers),
@@ -69,10 +69,10 @@ def image_store(paths: Paths) -> Any:
     return ImageStore(paths.images)
 
 
-def _vault() -> Any:
+def _vault(paths: Paths) -> Any:
     from sandbox.host.vault import Vault
 
-    return Vault()
+    return Vault(paths.keyring_lock)
 
 
 def _volumes() -> Any:

@@ -6,10 +6,13 @@ One line of text an item: gnome-keyring has lost whole collections to multi-line
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
 import sys
 import types
 import uuid
+from collections.abc import Iterator
+from pathlib import Path
 
 import keyring
 import keyring.backend
@@ -17,6 +20,7 @@ from keyring.errors import InitError, KeyringError, KeyringLocked, PasswordDelet
 
 from sandbox.host.probes.facts import KeyringFacts
 from sandbox.model.errors import Exit, MailboxError
+from sandbox.state import lock
 
 SERVICE = "mailbox"
 if sys.platform != "darwin":
@@ -59,7 +63,14 @@ def facts() -> KeyringFacts:
 
 
 class Vault:
-    """Secrets of profiles in the keyring, by profile id and kind of item."""
+    """Secrets of profiles in the keyring, by profile id and kind of item.
+
+    Commands take turns at the lock `turns`: gnome-keyring finds an item and has lost it a moment
+    later, or refuses everything, while several processes write.
+    """
+
+    def __init__(self, turns: Path | None = None) -> None:
+        self._turns = turns
 
     @staticmethod
     def new_key() -> bytes:
@@ -90,7 +101,7 @@ class Vault:
     def put(self, profile: uuid.UUID, kind: str, secret: str) -> None:
         """Store a secret and read it back."""
         self.check()
-        with _Explained():
+        with self._turn():
             keyring.set_password(SERVICE, _item(profile, kind), secret)
             kept = keyring.get_password(SERVICE, _item(profile, kind))
         if kept != secret:
@@ -99,13 +110,13 @@ class Vault:
     def get(self, profile: uuid.UUID, kind: str) -> str | None:
         """The secret, or None when there is none."""
         self.check()
-        with _Explained():
+        with self._turn():
             return keyring.get_password(SERVICE, _item(profile, kind))
 
     def delete(self, profile: uuid.UUID, kind: str) -> bool:
         """Delete a secret and look that it is gone; returns whether there was one."""
         self.check()
-        with _Explained():
+        with self._turn():
             if keyring.get_password(SERVICE, _item(profile, kind)) is None:
                 return False
             try:
@@ -115,6 +126,11 @@ class Vault:
             if keyring.get_password(SERVICE, _item(profile, kind)) is not None:
                 raise _broken("still holds a secret that was deleted")
             return True
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with lock.take_turn(self._turns) if self._turns else contextlib.nullcontext(), _Explained():
+            yield
 
 
 def _item(profile: uuid.UUID, kind: str) -> str:

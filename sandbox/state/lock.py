@@ -31,6 +31,19 @@ def hold(path: Path, purpose: str, on_wait: Callable[[str], None]) -> Iterator[N
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def take_turn(path: Path) -> Iterator[None]:
+    """Hold the lock at `path` for a moment; who comes meanwhile waits."""
+    files.private_folder(path.parent)
+    with files.readable_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def is_held(path: Path) -> bool:
     """Whether somebody holds the lock now."""
     try:

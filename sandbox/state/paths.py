@@ -120,6 +120,11 @@ class Paths:
     def lock(self, name: str) -> Path:
         return self.locks / f"{name.casefold()}.lock"
 
+    @property
+    def keyring_lock(self) -> Path:
+        """No name of a profile begins with a dot."""
+        return self.locks / ".keyring"
+
     def machine(self, name: str) -> Path:
         """The folder of one open machine's sockets, short enough for any name."""
         folder = self.runtime / name

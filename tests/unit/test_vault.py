@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import keyring
 import keyring.backend
@@ -15,6 +16,7 @@ from keyring.errors import InitError, KeyringError, KeyringLocked, PasswordDelet
 from sandbox.host import vault
 from sandbox.host.vault import Vault, backend_name, is_safe
 from sandbox.model.errors import Exit, MailboxError
+from sandbox.state import lock
 
 WHO = uuid.UUID(int=1)
 
@@ -192,3 +194,16 @@ def test_a_backend_that_cannot_be_loaded_is_a_sentence(monkeypatch: pytest.Monke
         Vault().check()
     assert refused.value.code == "keyring-failed"
     assert "nonsense" in (vault.facts().error or "")
+
+
+def test_commands_take_turns_at_the_keyring(
+    ring: Keeping, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, held = tmp_path / "locks" / ".keyring", list[bool]()
+    monkeypatch.setattr(ring, "_fail", lambda: held.append(lock.is_held(turns)))
+    kept = Vault(turns)
+    kept.put(WHO, "volume-key", "one")
+    kept.get(WHO, "volume-key")
+    kept.delete(WHO, "volume-key")
+    assert len(held) == 6 and all(held)
+    assert not lock.is_held(turns)
