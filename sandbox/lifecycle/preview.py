@@ -19,11 +19,13 @@ from sandbox.lifecycle.settle import find_name, unfinished_name
 from sandbox.lifecycle.shred import allowed, identity_of, plan_shred
 from sandbox.lifecycle.shredding import Order
 from sandbox.lifecycle.suspend import plan_suspend
+from sandbox.lifecycle.warm import killed
 from sandbox.model.machine import MachineState
 from sandbox.model.profile import SUSPEND
 from sandbox.state.retentions import Retention, today
 
 _UNDONE = ("onboard", "open")
+_WARMING = Step("warm", "Ending the machine of a killed `mailbox image warm`", "nobody needs it")
 
 
 def onboarding(house: House, wish: Wish) -> Plan:
@@ -80,7 +82,8 @@ def repairing(house: House, name: str | None) -> list[Plan]:
     journals = sorted(path.stem for path in house.paths.journals.glob("*.jsonl"))
     names = [find_name(house, name)] if name else journals
     found = ((each, _settling(house, each)) for each in names)
-    return [Plan("repair", each, (step,)) for each, step in found if step]
+    plans = [Plan("repair", each, (step,)) for each, step in found if step]
+    return plans if name else plans + [Plan("repair", each, (_WARMING,)) for each in killed(house)]
 
 
 def _after_settling(house: House, name: str, plan: Plan) -> Plan:

@@ -131,7 +131,16 @@ def repair(house: House, name: str | None) -> list[Result]:
         if done or name:
             summary = f"{each}: {done or 'nothing was unfinished.'}"
             results.append(Result("repair", each, summary, {"repaired": bool(done)}))
-    return results
+    return results if name else results + _end_warming(house)
+
+
+def _end_warming(house: House) -> list[Result]:
+    from sandbox.lifecycle.warm import end_killed
+
+    said = "the machine of a killed `mailbox image warm` is gone."
+    return [
+        Result("repair", each, f"{each}: {said}", {"repaired": True}) for each in end_killed(house)
+    ]
 
 
 def mend(house: House, name: str) -> str:

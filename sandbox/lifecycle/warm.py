@@ -15,11 +15,13 @@ from sandbox.lifecycle.machine import CHANNEL_DEADLINE_S
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import Image, MachineSpec
 from sandbox.model.warm import misfit
-from sandbox.state import files
+from sandbox.state import files, lock
 
 _NOBODY = uuid.UUID(int=0)
 # The guest's channel waits for the next host again when the last one has hung up.
 _SETTLE_S = 2.0
+# Beside the sockets of the machine that is saved: what it is called, should this be killed.
+_DOMAIN = "domain"
 # Until the screen is there; then what the client is made of into the page cache. At the end
 # nothing of this connection stays: every connection has keys of its own.
 _WARM = """
@@ -102,6 +104,7 @@ def warm_up(house: House, image: Image, *, memory: int, cpus: int, anew: bool = 
             house.machines.destroy(spec.name)
             house.wardens.kill(folder / "warden.sock")
             files.private_folder(folder)
+            files.replace(folder / _DOMAIN, spec.name.encode())
             house.progress.step("Starting a machine of the image")
             house.machines.start(spec)
             _prepare(house, spec, image)
@@ -112,6 +115,34 @@ def warm_up(house: House, image: Image, *, memory: int, cpus: int, anew: bool = 
                 house.machines.destroy(spec.name)
             _clear(folder)
     return True
+
+
+def killed(house: House) -> list[str]:
+    """The machines that killed runs of `warm_up` left; none while one of them runs."""
+    return [] if lock.is_held(_turns(house)) else [domain for _, domain in _left(house)]
+
+
+def end_killed(house: House) -> list[str]:
+    """End the machines that killed runs of `warm_up` left; returns what they were called."""
+    if not killed(house):
+        return []
+    with lock.take_turn(_turns(house)):
+        left = _left(house)
+        for folder, domain in left:
+            house.wardens.kill(folder / "warden.sock")
+            house.machines.destroy(domain)
+            _clear(folder)
+    return [domain for _, domain in left]
+
+
+def _turns(house: House) -> Path:
+    # The lock that `Images.new_warm_state` holds.
+    return house.paths.images / ".lock"
+
+
+def _left(house: House) -> list[tuple[Path, str]]:
+    notes = sorted(house.paths.runtime.glob(f".*/{_DOMAIN}"))
+    return [(note.parent, note.read_text()) for note in notes]
 
 
 def size_for(house: House, client: str) -> tuple[int, int]:

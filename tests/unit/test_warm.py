@@ -18,9 +18,12 @@ from sandbox.lifecycle import warm
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import onboard
 from sandbox.lifecycle.open import open_mailbox
+from sandbox.lifecycle.preview import repairing
+from sandbox.lifecycle.settle import repair
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import MachineSpec, domain_name
 from sandbox.model.warm import WarmNote, misfit, read_note
+from sandbox.state import files, lock
 from tests.unit.fakes import NAME, SETTINGS, World, make_wish
 
 FITS = {"image": "i", "memory": "1", "cpus": "2", "qemu": "7", "cpu": "a"}
@@ -197,3 +200,34 @@ def test_what_is_not_known_exactly_is_refused(change: object) -> None:
     assert callable(change)
     with pytest.raises(MailboxError):
         saveheader.parse(change(fixed), data)
+
+
+def test_repair_ends_the_machine_of_a_killed_warming(
+    house: House, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = house.images.newest(SETTINGS.client)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        # Nothing of what is tidied up at the end happens.
+        killed.setattr(warm, "_clear", lambda _folder: None)
+        killed.setattr(type(house.machines), "save_empty", _interrupted)
+        end = type(house.machines).destroy
+        killed.setattr(
+            type(house.machines),
+            "destroy",
+            lambda self, name: end(self, name) if not world.state["machines"] else None,
+        )
+        warm.warm_up(house, image, **SIZE)
+    (domain,) = world.state["machines"]
+    files.private_folder(house.paths.images)
+    with lock.take_turn(house.paths.images / ".lock"):
+        assert repair(house, None) == [], "one that runs is left alone"
+    (plan,) = repairing(house, None)
+    assert plan.name == domain and world.state["machines"]
+    (done,) = repair(house, None)
+    assert done.name == domain and done.facts == {"repaired": True}
+    assert world.state["machines"] == {} and list(house.paths.runtime.glob(".*")) == []
+    assert repair(house, None) == [] and repairing(house, None) == []
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
