@@ -155,27 +155,37 @@ def close(printer: Printer, name: str | None, everyone: bool, shutdown: bool, dr
     return results.exit_code
 
 
-@verb(NAME)
-def suspend(printer: Printer, name: str) -> None:
+@verb(NAME, DRY_RUN)
+def suspend(printer: Printer, name: str, dry_run: bool) -> None:
     """Suspend a mailbox: its machine's memory is put away, encrypted.
 
     The next open goes on from there, in a moment. Needs FUSE.
     """
     from sandbox.lifecycle.suspend import suspend as suspend_mailbox
 
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plan(printer, preview.suspending(compose(printer), name))
+        return
     with printer.working():
         result = suspend_mailbox(compose(printer), name)
     printer.result(result)
 
 
-@verb(NAME, _HEADLESS)
-def switch(printer: Printer, name: str, headless: bool) -> None:
+@verb(NAME, _HEADLESS, DRY_RUN)
+def switch(printer: Printer, name: str, headless: bool, dry_run: bool) -> None:
     """Open a mailbox, and suspend those others whose profile says so.
 
     The others stay open.
     """
     from sandbox.lifecycle.switch import switch as switch_mailboxes
 
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plans(printer, preview.switching(compose(printer), name), "")
+        return
     with printer.working():
         result = switch_mailboxes(compose(printer), name, headless=headless)
     printer.result(result)

@@ -13,6 +13,7 @@ from sandbox.cli.app import NAME, verb
 from sandbox.cli.compose import compose
 from sandbox.cli.handover import CODE_TO, recipient, take_code
 from sandbox.cli.output import Printer
+from sandbox.cli.plans import DRY_RUN, show_plan
 from sandbox.cli.wishes import ACCOUNT, gather_wish
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.onboard import Adoption, KeyChoice, Wish
@@ -23,8 +24,11 @@ from sandbox.model.errors import Exit, InvalidInputError, MailboxError
     NAME,
     CODE_TO,
     click.option("--replace", "replacing", is_flag=True, help="Kill the old code's keyslot."),
+    DRY_RUN,
 )
-def recovery_code(printer: Printer, name: str, code_to: str | None, replacing: bool) -> None:
+def recovery_code(
+    printer: Printer, name: str, code_to: str | None, replacing: bool, dry_run: bool
+) -> None:
     """Make a recovery code, or with --replace a new one; the mailbox must be closed.
 
     The new code is shown once, on the terminal. The old one opens nothing afterwards.
@@ -32,14 +36,19 @@ def recovery_code(printer: Printer, name: str, code_to: str | None, replacing: b
     from sandbox.lifecycle.codes import renew_code
 
     house = compose(printer)
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plan(printer, preview.renewing_code(house, name, replace=replacing))
+        return
     hand_over = recipient(printer, name, code_to)
     with printer.working():
         result = renew_code(house, name, hand_over, replace=replacing)
     printer.result(result)
 
 
-@verb(NAME, click.option("--remove", is_flag=True, help="Destroy the copy instead."))
-def header_backup(printer: Printer, name: str, remove: bool) -> None:
+@verb(NAME, click.option("--remove", is_flag=True, help="Destroy the copy instead."), DRY_RUN)
+def header_backup(printer: Printer, name: str, remove: bool, dry_run: bool) -> None:
     """Keep a copy of the volume's header beside the volume, for `repair`.
 
     A damaged header is the end of a volume. The copy is renewed when keyslots change, and destroyed
@@ -47,6 +56,11 @@ def header_backup(printer: Printer, name: str, remove: bool) -> None:
     """
     from sandbox.lifecycle.header import back_up
 
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plan(printer, preview.backing_up(compose(printer), name, remove=remove))
+        return
     with printer.working():
         result = back_up(compose(printer), name, remove=remove)
     printer.result(result)

@@ -43,15 +43,11 @@ def renew_code(
     with house.locked(known, VERB):
         settle(house, known)
         profile = house.records.load(known)
-        refuse_open(house, known)
-        sound = sound_volume(house, profile)
-        active = house.keyslots.active(house.paths.volume(known))
-        old = tuple(slot for slot in active if slot != sound.slot)
-        if old and not replace:
-            raise _exists(known)
-        work = _Renewal(house, profile, sound, _free(known, active), old, hand_over)
+        sound, plan = look(house, profile, replace=replace)
+        old = tuple(plan.facts["old"])
+        work = _Renewal(house, profile, sound, int(plan.facts["keyslot"]), old, hand_over)
         run(
-            plan_code(known, profile.id, work.new, old, backup=has_backup(house, known)),
+            plan,
             work.effects(),
             house.journal(known),
             house.progress,
@@ -60,6 +56,24 @@ def renew_code(
     said = "the old one opens nothing any more" if old else "keep it where this computer is not"
     facts = {"replaced": bool(old), "keyslot": work.new, "killed": list(old)}
     return Result(VERB, known, f"{known} has a new recovery code; {said}.", facts)
+
+
+def look(house: House, profile: Profile, *, replace: bool) -> tuple[Sound, Plan]:
+    """What a renewal finds, and its plan.
+
+    Raises:
+        MailboxError: `mailbox-open`, `recovery-code-exists`, `keyslot-not-changed`, or what is
+            wrong with volume or keyring.
+    """
+    known = profile.name
+    refuse_open(house, known)
+    sound = sound_volume(house, profile)
+    active = house.keyslots.active(house.paths.volume(known))
+    old = tuple(slot for slot in active if slot != sound.slot)
+    if old and not replace:
+        raise _exists(known)
+    free = _free(known, active)
+    return sound, plan_code(known, profile.id, free, old, backup=has_backup(house, known))
 
 
 def end_renewal(house: House, name: str, pending: Entry) -> str:

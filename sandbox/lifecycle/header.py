@@ -26,11 +26,7 @@ def back_up(house: House, name: str, *, remove: bool) -> Result:
     known = settle_name(house, name)
     with house.locked(known, BACKUP):
         settle(house, known)
-        profile = house.records.load(known)
-        if not remove:
-            refuse_open(house, known)
-            sound_volume(house, profile)
-        plan = Plan(BACKUP, known, (_REMOVE if remove else _WRITE,), _facts(profile))
+        plan = plan_backup(house, house.records.load(known), remove=remove)
         effects: dict[str, Any] = {
             "backup": lambda: write_backup(house, known),
             "remove": lambda: {"removed": house.headers.destroy(house.paths.header_backup(known))},
@@ -42,6 +38,18 @@ def back_up(house: House, name: str, *, remove: bool) -> Result:
     summary = f"The header of {known} is kept in {path}. Whoever has it and an old code has a key."
     facts = {"path": str(path), "digest": recorded_backup(house.journal(known).read())}
     return Result(BACKUP, known, summary, facts)
+
+
+def plan_backup(house: House, profile: Profile, *, remove: bool) -> Plan:
+    """The one step of it; what is damaged or open is not copied.
+
+    Raises:
+        MailboxError: `mailbox-open`, or what is wrong with the volume.
+    """
+    if not remove:
+        refuse_open(house, profile.name)
+        sound_volume(house, profile)
+    return Plan(BACKUP, profile.name, (_REMOVE if remove else _WRITE,), _facts(profile))
 
 
 def write_backup(house: House, name: str) -> dict[str, Any]:

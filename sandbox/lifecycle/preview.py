@@ -7,10 +7,12 @@ from dataclasses import replace
 from datetime import date
 
 from sandbox.lifecycle.close import is_closed, plan_close
+from sandbox.lifecycle.codes import look
 from sandbox.lifecycle.engine import Plan, Step
+from sandbox.lifecycle.header import plan_backup
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.machine import is_usable
-from sandbox.lifecycle.observe import Observation, observe
+from sandbox.lifecycle.observe import Observation, observe, observe_all
 from sandbox.lifecycle.onboard import Wish, plan_onboard
 from sandbox.lifecycle.open import plan_open
 from sandbox.lifecycle.resume import plan_resume
@@ -18,7 +20,8 @@ from sandbox.lifecycle.retain import plan_retain, refuse_kept
 from sandbox.lifecycle.settle import find_name, unfinished_name
 from sandbox.lifecycle.shred import allowed, identity_of, plan_shred
 from sandbox.lifecycle.shredding import Order
-from sandbox.lifecycle.suspend import plan_suspend
+from sandbox.lifecycle.suspend import plan_suspend, refuse
+from sandbox.lifecycle.switch import to_leave
 from sandbox.lifecycle.warm import killed
 from sandbox.model.machine import MachineState
 from sandbox.model.profile import SUSPEND
@@ -59,6 +62,37 @@ def closing(house: House, name: str, *, shutdown: bool = False) -> Plan:
     if profile and put_away and not seen.pending and is_usable(house, seen):
         return plan_suspend(profile)
     return Plan("close", known, ()) if is_closed(house, seen) else plan_close(seen)
+
+
+def suspending(house: House, name: str) -> Plan:
+    """What `suspend` would do; refused as it would be."""
+    known = find_name(house, name)
+    profile, seen = house.records.load(known), observe(house, known)
+    if seen.machine is MachineState.CLOSED and seen.suspended:
+        return Plan("suspend", known, ())
+    refuse(house, seen)
+    return plan_suspend(profile)
+
+
+def switching(house: House, name: str) -> list[Plan]:
+    """What `switch` would do: the others' plans, then the open."""
+    known = find_name(house, name)
+    others = to_leave(observe_all(house), known)
+    return [*(closing(house, other) for other in others), opening(house, known)]
+
+
+def renewing_code(house: House, name: str, *, replace: bool) -> Plan:
+    """What `recovery-code` would do; refused as it would be."""
+    known = find_name(house, name)
+    _, plan = look(house, house.records.load(known), replace=replace)
+    return _after_settling(house, known, plan)
+
+
+def backing_up(house: House, name: str, *, remove: bool) -> Plan:
+    """What `header-backup` would do; refused as it would be."""
+    known = find_name(house, name)
+    plan = plan_backup(house, house.records.load(known), remove=remove)
+    return _after_settling(house, known, plan)
 
 
 def shredding(house: House, name: str, order: Order) -> Plan:

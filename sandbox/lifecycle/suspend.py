@@ -56,7 +56,7 @@ def suspend(house: House, name: str) -> Result:
 
 def suspend_locked(house: House, profile: Profile, seen: Observation) -> dict[str, Any]:
     """Suspend under a lock that the caller holds; what fails leaves the mailbox open."""
-    _refuse(house, seen)
+    refuse(house, seen)
     work = _Suspending(house, profile, seen)
     timings = run(
         plan_suspend(profile),
@@ -72,7 +72,8 @@ def suspend_locked(house: House, profile: Profile, seen: Observation) -> dict[st
     }
 
 
-def _refuse(house: House, seen: Observation) -> None:
+def refuse(house: House, seen: Observation) -> None:
+    """Refuse what cannot be suspended; raises `not-open` or `suspend-impossible`."""
     if not is_usable(house, seen):
         raise MailboxError(
             f"{seen.name} is not open and usable, so it cannot be suspended.",

@@ -353,6 +353,9 @@ class TestVerbs:
             (("retain", NAME, "--until", "2999-01-01", "--because", "law"), ["close", "seal"]),
             (("onboard", "other", *GOOD, "--no-recovery-code"), ["secrets", "keys", "volume"]),
             (("image", "build"), ["leftovers", "system"]),
+            (("header-backup", NAME), ["backup"]),
+            (("header-backup", NAME, "--remove"), ["remove"]),
+            (("recovery-code", NAME, "--replace"), ["keyslot", "code", "old"]),
         ],
     )
     def test_a_dry_run_shows_the_steps_and_does_nothing(
@@ -382,6 +385,16 @@ class TestVerbs:
             said = run(command, NAME, "--dry-run", *more).stdout
             assert f"Undoing the earlier `mailbox open {NAME}`" in said
         assert opened.journal(NAME).read().pending() is not None
+
+    def test_a_dry_run_of_suspending_and_switching(self, run: Run, opened: House) -> None:
+        said = document(run("suspend", NAME, "--dry-run", "--json"))
+        assert [step["id"] for step in said["steps"]][:3] == ["room", "prepare", "save"]
+        (only,) = document(run("switch", NAME, "--dry-run", "--json"))["plans"]
+        assert (only["verb"], only["name"]) == ("open", NAME)
+        for refused in (("recovery-code",), ("header-backup",)):
+            assert run(*refused, NAME, "--dry-run").exit_code == Exit.BUSY
+        run("close", NAME)
+        assert run("suspend", NAME, "--dry-run").exit_code == Exit.MACHINE
 
     def test_what_is_kept_is_closed_and_reminded_of(self, run: Run, opened: House) -> None:
         for wrong in (("--until", "soon"), ("--until", "2000-01-01"), ("--because", "x")):
