@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -66,6 +67,13 @@ def warn_of_keys(house: House, listed: list[Listed]) -> None:
         elif each.ends_soon(now):
             day = time.strftime("%Y-%m-%d", time.gmtime(each.expires))
             house.progress.warn(f"{whose}: {each.fingerprint} expires on {day}.")
+
+
+def warn_of_ends(house: House, name: str) -> None:
+    """Warn of the keys that serve, but not for long; other troubles are told elsewhere."""
+    now = time.time()
+    with suppress(MailboxError):
+        warn_of_keys(house, [each for each in list_keys(house, name) if each.ends_soon(now)])
 
 
 def add(house: House, name: str, source: str | bytes) -> Result:

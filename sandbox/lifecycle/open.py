@@ -11,6 +11,7 @@ from sandbox.lifecycle.close import close_locked
 from sandbox.lifecycle.desired import desired_state, held_on_host
 from sandbox.lifecycle.engine import Plan, Step, StoppedError, run, seconds_of
 from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.keys import warn_of_ends
 from sandbox.lifecycle.machine import (
     CHANNEL_DEADLINE_S,
     CUSTODY,
@@ -89,6 +90,7 @@ def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
             shown = not headless and _show(house, profile)
             return Result("open", known, f"{known} is open.", {"already": True, "shown": shown})
         outcome = _open(house, profile, seen)
+    warn_of_ends(house, known)
     shown = not headless and _show(house, profile)
     facts = {"already": False, "shown": shown, **asdict(outcome)}
     return Result("open", known, f"{known} is open and the mail client is ready.", facts)

@@ -78,3 +78,12 @@ def test_keys_that_end_soon_or_are_missing_are_warned_of(house: House, world: Wo
     world.warned.clear()
     warn_of_keys(house, [each for each in list_keys(house, NAME) if each.role == "own"])
     assert world.warned == []
+
+
+def test_open_warns_before_a_key_expires(house: House, world: World) -> None:
+    onboard(house, make_wish())
+    world.expiries[OWN] = int(time.time()) + 24 * 3600
+    world.warned.clear()
+    open_mailbox(house, NAME, headless=True)
+    (warned,) = (each for each in world.warned if "expires on" in each)
+    assert warned.startswith(f"The mailbox's own key: {OWN} expires on ")
