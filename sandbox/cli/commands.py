@@ -62,6 +62,8 @@ def onboard(
     from sandbox.lifecycle.onboard import onboard as onboard_mailbox
 
     house = compose(printer)
+    if code_to and not no_recovery_code:
+        recipient(printer, name, code_to)  # refused before the first question
     wish = gather_wish(printer, house, name, **said)
     if not no_recovery_code:
         wish = replace(wish, hand_over=recipient(printer, name, code_to))

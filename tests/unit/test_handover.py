@@ -93,7 +93,10 @@ def test_into_a_new_file(house: House, terminal: Path, tmp_path: Path) -> None:
     assert paper.read_text().strip() not in done.output
 
 
-def test_no_file_is_overwritten(world: World, terminal: Path, tmp_path: Path) -> None:
+def test_no_file_is_overwritten_and_nothing_asked(
+    world: World, terminal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.cli.commands.gather_wish", lambda *_, **__: pytest.fail("asked"))
     (tmp_path / "paper").write_text("precious")
     for name in ("paper", "nowhere/paper"):
         done = onboard("--recovery-code-to", str(tmp_path / name))
