@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 
 import click
 
-from sandbox.cli.app import NAME, verb
+from sandbox.cli.app import NAME, OPTIONAL_NAME, verb
 from sandbox.cli.certificates import SIGN_WITH, write_signature
 from sandbox.cli.compose import compose
 from sandbox.cli.output import Printer
-from sandbox.cli.plans import DRY_RUN, show_plan
-from sandbox.lifecycle.house import House
+from sandbox.cli.plans import DRY_RUN, show_plan, show_plans
+from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.shredding import Order
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.inventory import Copy, unknown_ids
@@ -39,7 +39,8 @@ def _day(_context: object, option: click.Parameter, text: str | None) -> date | 
 
 
 @verb(
-    NAME,
+    OPTIONAL_NAME,
+    click.option("--due", is_flag=True, help="Every mailbox whose day of --retain-until has come."),
     click.option("--yes", is_flag=True, help="Do not ask (for scripts)."),
     click.option("--because", metavar="TEXT", callback=_said, help="Why, for the certificate."),
     click.option("--ordered-by", metavar="TEXT", callback=_said, help="By whose order."),
@@ -68,7 +69,8 @@ def _day(_context: object, option: click.Parameter, text: str | None) -> date | 
 )
 def shred(
     printer: Printer,
-    name: str,
+    name: str | None,
+    due: bool,
     yes: bool,
     because: str,
     ordered_by: str,
@@ -77,7 +79,7 @@ def shred(
     override: str,
     dry_run: bool,
     sign_with: str | None,
-) -> None:
+) -> int:
     """Destroy a mailbox for good: first its keys, then its volume and records.
 
     It lists every copy of keys and data that it knows, destroys those it can reach, looks for what
@@ -87,36 +89,89 @@ def shred(
     \b
     mailbox shred clientA
     mailbox shred clientA --yes --because "contract ended" --confirm provider-password
+    mailbox shred --due --yes
     """
+    from sandbox.lifecycle.settle import find_name
+
+    order = Order(because, ordered_by, confirmed, override)
+    if due:
+        if name or retain_until or override:
+            raise click.UsageError("--due goes with no NAME, --retain-until, --override-retention.")
+        return _shred_due(printer, order, yes=yes, dry_run=dry_run, sign_with=sign_with)
+    if name is None:
+        raise click.UsageError("Missing argument 'NAME'.")
     if retain_until:
         _retain(printer, name, retain_until, because, dry_run=dry_run)
-        return
-    from sandbox.lifecycle.case import take_inventory
-    from sandbox.lifecycle.settle import find_name
-    from sandbox.lifecycle.shred import shred as shred_mailbox
-
+        return Exit.OK
     house = compose(printer)
     known = find_name(house, name)
-    rows = take_inventory(house, known)
-    wrong = unknown_ids(rows, confirmed)
+    if dry_run:
+        _show(printer, house, known, order, _inventory(house, known, order))
+        return Exit.OK
+    result = _shred(printer, house, known, order, yes=yes, sign_with=sign_with)
+    printer.result(result)
+    _tell_rest(printer, result)
+    return Exit.OK
+
+
+def _shred_due(
+    printer: Printer, order: Order, *, yes: bool, dry_run: bool, sign_with: str | None
+) -> int:
+    """Shred every mailbox that is due; one that fails holds up no other."""
+    from sandbox.lifecycle import preview
+    from sandbox.lifecycle.retain import due
+    from sandbox.state.retentions import today
+
+    house, nothing = compose(printer), "No retention has ended."
+    names = due(house, today())
+    if dry_run:
+        show_plans(printer, [preview.shredding(house, name, order) for name in names], nothing)
+        return Exit.OK
+    with printer.results("shred", nothing) as results:
+        for name in names:
+            try:
+                result = _shred(printer, house, name, order, yes=yes, sign_with=sign_with)
+            except MailboxError as error:
+                results.failed(name, error)
+                continue
+            results.add(result)
+            _tell_rest(printer, result)
+    return results.exit_code
+
+
+def _shred(
+    printer: Printer, house: House, name: str, order: Order, *, yes: bool, sign_with: str | None
+) -> Result:
+    from sandbox.lifecycle.shred import shred as shred_mailbox
+
+    rows = _inventory(house, name, order)
+    if not yes:
+        stated = _ask(printer, name, rows, order.confirmed)
+        order = replace(order, confirmed=(*order.confirmed, *stated))
+    with printer.working():
+        result = shred_mailbox(house, name, order)
+    if sign_with:
+        place = Path(str(result.facts["certificate"]))
+        write_signature(place, place.read_bytes(), sign_with)
+    return result
+
+
+def _inventory(house: House, name: str, order: Order) -> Sequence[Copy]:
+    from sandbox.lifecycle.case import take_inventory
+
+    rows = take_inventory(house, name)
+    wrong = unknown_ids(rows, order.confirmed)
     if wrong:
         beyond = ", ".join(row.id for row in rows if not row.destroys)
         problems = [f"--confirm: {each!r} is none of: {beyond}" for each in wrong]
         raise InvalidInputError("The input", problems)
-    if dry_run:
-        _show(printer, house, known, Order(because, ordered_by, confirmed, override), rows)
-        return
-    if not yes:
-        confirmed = (*confirmed, *_ask(printer, known, rows, confirmed))
-    with printer.working():
-        result = shred_mailbox(house, known, Order(because, ordered_by, confirmed, override))
-    if sign_with:
-        place = Path(str(result.facts["certificate"]))
-        write_signature(place, place.read_bytes(), sign_with)
-    printer.result(result)
+    return rows
+
+
+def _tell_rest(printer: Printer, result: Result) -> None:
     if result.facts["open"]:
         printer.note(f"Out of reach and open: {', '.join(result.facts['open'])}.")
-    printer.note(f"`mailbox certificate {known}` shows the certificate.")
+    printer.note(f"`mailbox certificate {result.name}` shows the certificate.")
 
 
 @verb(

@@ -12,6 +12,7 @@ import click
 from sandbox.cli.app import NAME, _verb_of, cli
 from sandbox.cli.compose import compose
 from sandbox.cli.output import Printer
+from sandbox.cli.plans import DRY_RUN, show_plan
 from sandbox.lifecycle.house import Result
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.state.activity import Activity
@@ -50,8 +51,8 @@ def _day(moment: int | None) -> str:
     return datetime.fromtimestamp(moment, UTC).date().isoformat() if moment else "never"
 
 
-@_on_keys(NAME, click.argument("key", metavar="FINGERPRINT|FILE"))
-def add(printer: Printer, name: str, key: str) -> None:
+@_on_keys(NAME, click.argument("key", metavar="FINGERPRINT|FILE"), DRY_RUN)
+def add(printer: Printer, name: str, key: str, dry_run: bool) -> None:
     """Accept a correspondent's key, from your GnuPG by its fingerprint, or from a file.
 
     Compare the fingerprint with the correspondent first, by another way than mail.
@@ -65,11 +66,16 @@ def add(printer: Printer, name: str, key: str) -> None:
         source = parse_fingerprint(key)
     except ValueError:
         source = read_file("FINGERPRINT|FILE", key) or b""
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plan(printer, preview.adding_key(compose(printer), name, source))
+        return
     printer.result(add_key(compose(printer), name, source))
 
 
-@_on_keys(NAME, click.argument("fingerprint"))
-def remove(printer: Printer, name: str, fingerprint: str) -> None:
+@_on_keys(NAME, click.argument("fingerprint"), DRY_RUN)
+def remove(printer: Printer, name: str, fingerprint: str, dry_run: bool) -> None:
     """Accept a correspondent's key no longer."""
     from sandbox.lifecycle.keys import remove as remove_key
     from sandbox.model.names import parse_fingerprint
@@ -78,6 +84,11 @@ def remove(printer: Printer, name: str, fingerprint: str) -> None:
         parsed = parse_fingerprint(fingerprint)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plan(printer, preview.removing_key(compose(printer), name, parsed))
+        return
     printer.result(remove_key(compose(printer), name, parsed))
 
 

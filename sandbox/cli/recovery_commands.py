@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from sandbox.cli.wishes import ACCOUNT, gather_wish
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.onboard import Adoption, KeyChoice, Wish
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
+
+if TYPE_CHECKING:
+    from sandbox.lifecycle.recover import Means
 
 
 @verb(
@@ -72,6 +75,7 @@ def header_backup(printer: Printer, name: str, remove: bool, dry_run: bool) -> N
     click.option("--volume", metavar="FILE", help="The volume, on another computer than before."),
     click.option("--profile", "old", metavar="FILE", help="Its profile (TOML), if you have it."),
     click.option("--without-key", is_flag=True, help="Go on though the OpenPGP key is lost."),
+    DRY_RUN,
     *ACCOUNT,
 )
 def recover(
@@ -81,6 +85,7 @@ def recover(
     volume: str | None,
     old: str | None,
     without_key: bool,
+    dry_run: bool,
     **said: Any,
 ) -> None:
     """Bring a mailbox back with its recovery code.
@@ -92,6 +97,9 @@ def recover(
     mailbox recover clientA
     mailbox recover clientA --volume /media/stick/clientA.luks --profile /media/stick/clientA.toml
     """
+    from sandbox.lifecycle import preview
+    from sandbox.lifecycle.recover import recover as recover_mailbox
+
     house = compose(printer)
     exists = house.records.find(name) is not None
     if exists and (volume or old):
@@ -103,18 +111,23 @@ def recover(
     if volume:
         wish = _adopting(printer, house, name, old, without_key, said)
         wish = replace(wish, adopt=Adoption(Path(volume).expanduser(), code))
+        if dry_run:
+            show_plan(printer, replace(preview.onboarding(house, wish), verb="recover"))
+            return
         with printer.working():
             result = _adopt(house, wish)
     else:
+        means = _means(printer, code, without_key, said)
+        if dry_run:
+            show_plan(printer, preview.recovering(house, name, means))
+            return
         with printer.working():
-            result = _recover(printer, house, name, code, without_key, said)
+            result = recover_mailbox(house, name, means)
     printer.result(result)
 
 
-def _recover(
-    printer: Printer, house: House, name: str, code: str, without_key: bool, said: dict[str, Any]
-) -> Result:
-    from sandbox.lifecycle.recover import Means, recover
+def _means(printer: Printer, code: str, without_key: bool, said: dict[str, Any]) -> Means:
+    from sandbox.lifecycle.recover import Means
 
     file = input_.read_file("--key-file", said["key_file"])
     key = KeyChoice(file=file, ask=input_.passphrase_source(said["key_passphrase_fd"]))
@@ -123,7 +136,7 @@ def _recover(
         with printer.paused():
             return input_.take_password(said["password_stdin"])
 
-    return recover(house, name, Means(code, password, key, without_key))
+    return Means(code, password, key, without_key)
 
 
 def _adopting(

@@ -76,6 +76,27 @@ def warn_of_ends(house: House, name: str) -> None:
         warn_of_keys(house, [each for each in list_keys(house, name) if each.ends_soon(now)])
 
 
+_WRITE = Step("profile", "Writing the profile", "it names whose keys are accepted")
+
+
+def plan_add(name: str) -> Plan:
+    """The steps of `keys add`."""
+    take = Step("take", "Taking the key", "the mailbox has a key ring of its own")
+    return Plan("keys add", name, (take, _WRITE))
+
+
+def plan_remove(profile: Profile, fingerprint: str) -> Plan:
+    """The steps of `keys remove`; raises `key-not-found` when nobody has that key."""
+    if fingerprint not in {each.fingerprint for each in profile.keys.correspondents}:
+        raise MailboxError(
+            f"{profile.name} has no correspondent with the key {fingerprint}.",
+            resolution=f"`mailbox keys list {profile.name}` shows them.",
+            code="key-not-found",
+            exit_code=Exit.KEYS,
+        )
+    return Plan("keys remove", profile.name, (_WRITE,), {"fingerprint": fingerprint})
+
+
 def add(house: House, name: str, source: str | bytes) -> Result:
     """Accept a correspondent's key: by fingerprint from the user's GnuPG, or from a file."""
     profile = house.records.load(name)
@@ -83,12 +104,8 @@ def add(house: House, name: str, source: str | bytes) -> Result:
         settle(house, profile.name)
         profile = house.records.load(name)
         work = _Adding(house, profile, source)
-        steps = (
-            Step("take", "Taking the key", "the mailbox has a key ring of its own"),
-            Step("profile", "Writing the profile", "it names whose keys are accepted"),
-        )
         run(
-            Plan("keys add", profile.name, steps),
+            plan_add(profile.name),
             {"take": work.take, "profile": work.write},
             house.journal(profile.name),
             house.progress,
@@ -130,18 +147,10 @@ def remove(house: House, name: str, fingerprint: str) -> Result:
     with house.locked(profile.name, "keys remove"):
         settle(house, profile.name)
         profile = house.records.load(name)
-        if fingerprint not in {each.fingerprint for each in profile.keys.correspondents}:
-            raise MailboxError(
-                f"{profile.name} has no correspondent with the key {fingerprint}.",
-                resolution=f"`mailbox keys list {profile.name}` shows them.",
-                code="key-not-found",
-                exit_code=Exit.KEYS,
-            )
+        plan = plan_remove(profile, fingerprint)
         effects: dict[str, Callable[[], Any]] = {
             "profile": lambda: _write_correspondents(house, profile, fingerprint, None)
         }
-        steps = (Step("profile", "Writing the profile", "it names whose keys are accepted"),)
-        plan = Plan("keys remove", profile.name, steps, {"fingerprint": fingerprint})
         run(plan, effects, house.journal(profile.name), house.progress, undo=lambda: None)
     summary = f"The key {fingerprint} is accepted no longer."
     return _changed(house, "keys remove", profile.name, summary, {"fingerprint": fingerprint})

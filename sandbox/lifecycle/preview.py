@@ -11,10 +11,12 @@ from sandbox.lifecycle.codes import look
 from sandbox.lifecycle.engine import Plan, Step
 from sandbox.lifecycle.header import plan_backup
 from sandbox.lifecycle.house import House
+from sandbox.lifecycle.keys import plan_add, plan_remove
 from sandbox.lifecycle.machine import is_usable
 from sandbox.lifecycle.observe import Observation, observe, observe_all
 from sandbox.lifecycle.onboard import Wish, plan_onboard
 from sandbox.lifecycle.open import plan_open
+from sandbox.lifecycle.recover import Means, look_ahead
 from sandbox.lifecycle.resume import plan_resume
 from sandbox.lifecycle.retain import plan_retain, refuse_kept
 from sandbox.lifecycle.settle import find_name, unfinished_name
@@ -93,6 +95,26 @@ def backing_up(house: House, name: str, *, remove: bool) -> Plan:
     known = find_name(house, name)
     plan = plan_backup(house, house.records.load(known), remove=remove)
     return _after_settling(house, known, plan)
+
+
+def recovering(house: House, name: str, means: Means) -> Plan:
+    """What `recover` would do, which the code tells; refused as it would be."""
+    known = find_name(house, name)
+    return _after_settling(house, known, look_ahead(house, known, means))
+
+
+def adding_key(house: House, name: str, source: str | bytes) -> Plan:
+    """What `keys add` would do; a key that the user's GnuPG lacks is refused as it would be."""
+    known = house.records.load(find_name(house, name)).name
+    if isinstance(source, str):
+        house.user_keyring.public(source)
+    return _after_settling(house, known, plan_add(known))
+
+
+def removing_key(house: House, name: str, fingerprint: str) -> Plan:
+    """What `keys remove` would do; refused as it would be."""
+    profile = house.records.load(find_name(house, name))
+    return _after_settling(house, profile.name, plan_remove(profile, fingerprint))
 
 
 def shredding(house: House, name: str, order: Order) -> Plan:

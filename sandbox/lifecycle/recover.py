@@ -65,6 +65,14 @@ def plan_recover(name: str, profile: Profile, needs: Needs) -> Plan:
     return Plan(VERB, name, steps, {"profile_id": str(profile.id)})
 
 
+def look_ahead(house: House, name: str, means: Means) -> Plan:
+    """What `recover` would do, from what is seen with the code; refused as it would be."""
+    profile = house.records.load(name)
+    refuse_open(house, name)
+    house.vault.check()
+    return plan_recover(name, profile, _Recovery(house, profile, means).look())
+
+
 def recover(house: House, name: str, means: Means) -> Result:
     """Bring the profile back; one that lacks nothing stays as it is."""
     known = settle_name(house, name)

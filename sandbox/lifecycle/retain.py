@@ -91,7 +91,7 @@ def refuse_kept(house: House, name: str, profile_id: str) -> None:
     if retention:
         raise MailboxError(
             f"{name} is closed for use and kept until {retention.until}: {retention.because}.",
-            resolution=f"`mailbox shred {name}` ends it from that day on.",
+            resolution=f"`mailbox shred {name}`, or --due for all, ends it from that day on.",
             code="retained",
             exit_code=Exit.BUSY,
         )
@@ -101,6 +101,27 @@ def running(house: House, name: str, profile_id: str, day: date) -> Retention | 
     """The retention that runs on this day; None when there is none or it is over."""
     retention = house.records.retentions.of(name, profile_id)
     return retention if retention and not retention.is_over(day) else None
+
+
+def due(house: House, day: date) -> list[str]:
+    """The mailboxes whose retention is over, and those whose shredding was begun and not ended."""
+    begun = {
+        path.stem
+        for path in house.paths.journals.glob("*.jsonl")
+        if (pending := house.journal(path.stem).read().pending()) and pending.verb == "shred"
+    }
+    over = {name for name in house.records.names() if _is_over(house, name, day)}
+    return sorted(begun | over, key=str.casefold)
+
+
+def _is_over(house: House, name: str, day: date) -> bool:
+    try:
+        retention = house.records.retentions.of(name, str(house.records.load(name).id))
+    except MailboxError as error:
+        # One that cannot be read is told, and hides no other.
+        house.progress.warn(f"{name}: {error.brief}")
+        return False
+    return retention is not None and retention.is_over(day)
 
 
 def too_early(name: str, retention: Retention) -> MailboxError:

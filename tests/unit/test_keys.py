@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from sandbox.lifecycle import preview
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.keys import add, list_keys, remove, warn_of_keys
 from sandbox.lifecycle.onboard import onboard
@@ -87,3 +88,17 @@ def test_open_warns_before_a_key_expires(house: House, world: World) -> None:
     open_mailbox(house, NAME, headless=True)
     (warned,) = (each for each in world.warned if "expires on" in each)
     assert warned.startswith(f"The mailbox's own key: {OWN} expires on ")
+
+
+def test_what_would_be_done_to_keys_is_shown_and_not_done(house: House, world: World) -> None:
+    onboard(house, make_wish())
+    world.keys[CARLA] = ("carla@p.test", "")
+    before = house.journal(NAME).read()
+    assert [step.id for step in preview.adding_key(house, NAME, CARLA).steps] == ["take", "profile"]
+    assert [step.id for step in preview.removing_key(house, NAME, BERT).steps] == ["profile"]
+    assert correspondents(house) == [BERT]
+    assert house.journal(NAME).read() == before
+    with pytest.raises(MailboxError, match="no correspondent"):
+        preview.removing_key(house, NAME, CARLA)
+    with pytest.raises(MailboxError):
+        preview.adding_key(house, NAME, "D" * 40)
