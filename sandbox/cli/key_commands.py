@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -90,6 +91,22 @@ def remove(printer: Printer, name: str, fingerprint: str, dry_run: bool) -> None
         show_plan(printer, preview.removing_key(compose(printer), name, parsed))
         return
     printer.result(remove_key(compose(printer), name, parsed))
+
+
+@_on_keys(
+    NAME,
+    click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path)),
+)
+def publish(printer: Printer, name: str, folder: Path) -> None:
+    """Write the mailbox's public key into a folder to upload (Web Key Directory).
+
+    Correspondents' mail programs then find the key by the address. FOLDER gets a tree
+    `.well-known/openpgpkey`, which belongs at the root of https://openpgpkey.DOMAIN or of
+    https://DOMAIN.
+    """
+    from sandbox.lifecycle.publish import publish as publish_key
+
+    printer.result(publish_key(compose(printer), name, folder))
 
 
 @_on_keys(NAME)

@@ -180,6 +180,22 @@ class ProfileKeyring:
         with self._session() as gpg:
             return {each: gpg.export_keys(each) for each in fingerprints}
 
+    def published(self, fingerprint: str, address: str) -> bytes:
+        """The public key for everybody: one address, no signatures of others (RFC 4880, binary).
+
+        Raises:
+            MailboxError: `key-unusable` when no valid user id has the address.
+        """
+        only = f"keep-uid=mbox = {address.lower()}"
+        with self._session() as gpg:
+            gpg.options = [*gpg.options, "--export-filter", only]
+            exported: bytes = gpg.export_keys(fingerprint, armor=False, minimal=True)
+            found = gpg.scan_keys_mem(exported) if exported else []
+        user_ids = [each for key in found for each in key["uids"]]
+        if len(found) != 1 or addresses_of(user_ids) != (address.lower(),):
+            raise _unusable(f"The key {fingerprint}", f"has no valid user id with {address}")
+        return exported
+
     def look(self, fingerprints: list[str]) -> list[Key]:
         """Those of the keys that are in the ring."""
         with self._session() as gpg:

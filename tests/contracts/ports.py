@@ -136,6 +136,14 @@ class ProfileKeyringContract:
             ring.export(fingerprint, "wrong")
         assert refused.value.code == "key-locked"
 
+    def test_a_published_key_has_the_address_asked_for(self, ring: ports.ProfileKeyring) -> None:
+        ring.create()
+        fingerprint = ring.generate("Anna", "anna@kunde.test", self.PASSPHRASE)
+        assert ring.published(fingerprint, "anna@kunde.test")
+        with pytest.raises(MailboxError) as refused:
+            ring.published(fingerprint, "bert@kunde.test")
+        assert refused.value.code == "key-unusable"
+
     def test_no_key_is_no_error(self, ring: ports.ProfileKeyring) -> None:
         ring.create()
         assert ring.export(None, self.PASSPHRASE).fingerprint is None

@@ -741,6 +741,11 @@ class FakeProfileKeyring:
             for each in fingerprints
         }
 
+    def published(self, fingerprint: str, address: str) -> bytes:
+        if (self._home / f"{fingerprint}.public").read_text() != address:
+            raise MailboxError("No such user id.", code="key-unusable", exit_code=Exit.KEYS)
+        return f"published {fingerprint} {address}".encode()
+
     def look(self, fingerprints: list[str]) -> list[Key]:
         kept = [each for each in fingerprints if (self._home / f"{each}.public").exists()]
         secret = [each for each in kept if (self._home / f"{each}.secret").exists()]

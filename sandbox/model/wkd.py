@@ -1,0 +1,28 @@
+"""Web Key Directory: where a key lies for those who look it up by its address.
+
+Source: draft-koch-openpgp-webkey-service, section 3.1 (key discovery).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+_ROOT = ".well-known/openpgpkey"
+_FROM_BASE32 = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "ybndrfg8ejkmcpqxot1uwisza345h769")
+
+
+def hashed(local_part: str) -> str:
+    """The name of a key's file: SHA-1 of the lower-case local part, in z-base-32 (RFC 6189)."""
+    # Only ASCII letters are mapped to lower case, as the draft says; bytes.lower() does just that.
+    digest = hashlib.sha1(local_part.encode().lower(), usedforsecurity=False).digest()
+    return base64.b32encode(digest).decode().translate(_FROM_BASE32)
+
+
+def directory(address: str, key: bytes) -> dict[str, bytes]:
+    """The files to publish, by relative path: both for `openpgpkey.DOMAIN` and for `DOMAIN`."""
+    local_part, _, domain = address.rpartition("@")
+    roots = (_ROOT, f"{_ROOT}/{domain.lower()}")
+    keys = {f"{root}/hu/{hashed(local_part)}": key for root in roots}
+    # An empty policy file is what tells a client that the directory is there.
+    return keys | {f"{root}/policy": b"" for root in roots}
