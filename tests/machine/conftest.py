@@ -32,6 +32,7 @@ class World:
     partner: Person
     canary: str
     letter: str
+    paper: Path
 
     def mailbox(self, *arguments: str, **options: object) -> Ran:
         """Run the command as a user would."""
@@ -84,11 +85,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         customer.learn(partner.public_key())
         canary = f"canary-{secrets.token_hex(8)}"
         letter = partner.letter(customer, SUBJECT, f"Der Entwurf: {canary}\n")
-        world = World(session, server, customer, partner, canary, message_id(letter))
+        paper = server.folder / "recovery-code"
+        world = World(session, server, customer, partner, canary, message_id(letter), paper)
         stack.callback(lambda: session.mailbox("close", "--all", check=False))
         session.mailbox("image", "build")
         server.deliver(letter, CUSTOMER)
-        arguments = onboard_arguments(server, customer, partner)
+        arguments = onboard_arguments(server, customer, partner, paper=paper)
         password = server.password(CUSTOMER).encode() + b"\n"
         session.mailbox("onboard", NAME, *arguments, input=password)
         # Once, here: where no machine starts, every test says so at once.

@@ -5,14 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
+from demo.correspondent import Person
 from demo.mailserver import CUSTOMER
-from demo.session import find_bytes
+from demo.main import image_folder, prove, root_folder
+from demo.session import Session, find_bytes
+from tests.machine import plain_linux
 from tests.machine.conftest import NAME, World
 
 
@@ -53,6 +60,59 @@ def test_close_leaves_ciphertext_only(opened: World) -> None:
     assert not find_bytes(opened.session.folders, [opened.canary.encode()])
     # Idempotent.
     assert opened.mailbox("close", NAME, "--json").returncode == 0
+
+
+def test_a_plain_linux_reads_the_volume_with_the_recovery_code(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As docs/recovery.md tells a person, word for word, on a computer that has nothing of ours."""
+    world.open()
+    canary = f"canary-{secrets.token_hex(8)}"
+    world.inside("sh", "-c", f"echo {canary} >~/note", check=True)
+    world.mailbox("close", NAME)
+    kit = plain_linux.build(root_folder())
+    stick = plain_linux.stick(tmp_path_factory.mktemp("plain") / "stick", world.volume)
+    told = plain_linux.commands(Path("docs/recovery.md"), "Without mailbox")
+    opening, *others = [each.replace("NAME", NAME) for each in told]
+    assert opening.startswith("cryptsetup open ")
+    with plain_linux.PlainLinux(kit, stick) as computer:
+        computer.run(opening, "Enter passphrase", world.paper.read_text().strip())
+        for command in others:
+            computer.run(command)
+        assert canary in computer.run("cat /root/customer/*/note")
+        # Encrypted to the customer, as it came; prefs.js is Thunderbird's own file.
+        assert world.letter in computer.run(f"grep -rhF '{world.letter}' /root/customer")
+        assert CUSTOMER in computer.run("grep -rh useremail /root/customer --include=prefs.js")
+
+
+def test_another_computer_opens_the_volume_with_the_recovery_code(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Another home, keyring and GnuPG; from here come the volume, the profile and the code."""
+    world.mailbox("close", NAME)
+    both = f"{world.paper.read_text().strip()}\n{world.server.password(CUSTOMER)}\n".encode()
+    profile = world.session.home / "config" / "profiles" / f"{NAME}.toml"
+    with ExitStack() as stack:
+        other = stack.enter_context(
+            Session(tmp_path_factory.mktemp("other"), images=image_folder())
+        )
+        home = Path(other.env["GNUPGHOME"])
+        anna = stack.enter_context(Person("Anna Kundin", CUSTOMER, home=home, key="none"))
+        anna.learn(world.partner.public_key())
+        anna.gpg.import_keys(world.customer.secret_key())
+        files = ("--volume", str(world.volume), "--profile", str(profile))
+        other.mailbox("recover", NAME, "--code-stdin", "--password-stdin", *files, input=both)
+        stack.callback(lambda: other.mailbox("close", NAME, check=False))
+        other.mailbox("open", NAME, "--headless")
+        proof = prove(other, NAME)
+        shown = proof.open(
+            message_id=world.letter, expect={"encrypted": "ok", "signed": "verified"}
+        )
+        assert world.canary in shown.body
+        facts = proof.facts(messages=1)
+        assert (facts.identities, facts.identity["address"]) == (1, CUSTOMER)
+        note = other.mailbox("run", NAME, "--", "sh", "-c", "cat ~/note").text
+        assert note.startswith("canary-")
 
 
 def test_mail_and_settings_are_there_after_reopening(opened: World) -> None:
