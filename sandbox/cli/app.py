@@ -14,8 +14,9 @@ from sandbox.cli.output import Printer
 from sandbox.model.errors import Exit, MailboxError
 
 _ORDER = (
-    *("doctor", "image", "onboard", "open", "close", "suspend", "list", "status", "show", "edit"),
-    *("run", "screenshot", "log", "repair", "recovery-code", "recover"),
+    *("doctor", "image", "onboard", "open", "switch", "close", "suspend"),
+    *("list", "status", "show", "edit", "keys", "run", "screenshot", "log"),
+    *("repair", "recover", "recovery-code", "header-backup"),
     *("retain", "shred", "certificate", "completion"),
     *("build", "verify", "remove"),
 )
