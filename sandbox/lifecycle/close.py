@@ -15,6 +15,7 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineState, profile_of_domain
 from sandbox.model.names import name_problem, same_name
 from sandbox.model.profile import SUSPEND
+from sandbox.state import files
 
 # Emulated machines are slow to close a mail client; a hanging one is ended after this.
 SHUTDOWN_DEADLINE_S = 90.0
@@ -200,4 +201,6 @@ class ClosingSteps:
         self._house.machines.forget_secret(self._house.paths.volume(self._name))
         if self._tidy:
             kept.tidy(self._house, self._name)
-        shutil.rmtree(self._house.paths.machine(self._name), ignore_errors=True)
+        folder = self._house.paths.machine(self._name)
+        files.remove_pipes(folder)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -72,6 +72,7 @@ def hold_key(house: House, profile: Profile) -> dict[str, str]:
             "control": str(paths.custody_socket(name)),
             "log_file": str(paths.custody_log(name)),
             "activity": str(paths.activity(name)),
+            "turns": str(paths.keyring_lock),
             **rules,
         }
     )

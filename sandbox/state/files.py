@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,30 @@ def remove(path: Path) -> None:
         if path.exists() or path.is_symlink():
             path.unlink()
             sync_folder(path.parent)
+
+
+def remove_pipe(path: Path) -> None:
+    """Remove a named pipe; who waits in open(2) for its other end finds it, and goes on.
+
+    Whoever opened it before it lost its name is woken (fifo(7): O_RDWR never waits); whoever comes
+    later is told that it is not there.
+    """
+    try:
+        if not stat.S_ISFIFO(path.lstat().st_mode):
+            return
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def remove_pipes(folder: Path) -> None:
+    """Remove the named pipes of a folder that is about to go."""
+    for path in folder.glob("*"):
+        remove_pipe(path)
 
 
 @contextlib.contextmanager

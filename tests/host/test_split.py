@@ -65,6 +65,7 @@ class World:
                 "control": str(self.folder / "custody.sock"),
                 "log_file": str(self.folder / "custody.log"),
                 "activity": str(self.folder / "activity.jsonl"),
+                "turns": str(self.folder / "turns"),
                 "decrypt": decrypt,
                 "sign": sign,
             }
@@ -110,6 +111,8 @@ def test_thunderbird_reads_and_verifies_with_a_key_it_does_not_have(world: World
     assert (shown.encrypted, shown.signed, shown.body) == ("ok", "verified", TEXT)
     assert world.thunderbird.proof.dialogs() == []
     assert ("decrypt", "done") in world.uses()
+    # The pinentry took its turn at the keyring.
+    assert (world.folder / "turns").exists()
 
 
 def test_a_reply_is_signed_on_the_host(world: World) -> None:
@@ -156,7 +159,7 @@ def test_nothing_of_a_custodian_stays(world: World) -> None:
     world.hold()
     Custodians().stop(world.folder / "custody.sock")
     left = {path.name for path in world.folder.iterdir()}
-    assert left <= {"ring", "activity.jsonl", "custody.log", "custody.sock.lock"}
+    assert left <= {"ring", "activity.jsonl", "custody.log", "custody.sock.lock", "turns"}
     assert not (world.anna.home / "pinentry").exists()
     log = (world.folder / "custody.log").read_text()
     assert "Traceback" not in log and world.anna.fingerprint not in log

@@ -53,6 +53,7 @@ class Config:
     control: Path
     log_file: Path
     activity: Path
+    turns: Path
     custody: Custody
     tty: str | None
 
@@ -66,6 +67,7 @@ class Config:
             name=str(fields["name"]),
             fingerprint=str(fields["fingerprint"]),
             activity=Path(fields["activity"]),
+            turns=Path(fields["turns"]),
             custody=Custody(Where.HOST, parse_rule(fields["decrypt"]), parse_rule(fields["sign"])),
             tty=fields.get("tty") or None,
             **paths,
@@ -75,11 +77,12 @@ class Config:
 class KeyHome:
     """The profile's GnuPG home and its agent, whose pinentry reads the keyring."""
 
-    def __init__(self, home: Path, profile: uuid.UUID) -> None:
+    def __init__(self, home: Path, profile: uuid.UUID, turns: Path) -> None:
         self._home = home
         self._pinentry = home / "pinentry"
         self._starting = asyncio.Lock()
-        command = [sys.executable, "-P", "-m", "sandbox.host.custody.pinentry", str(profile)]
+        module = "sandbox.host.custody.pinentry"
+        command = [sys.executable, "-P", "-m", module, str(profile), str(turns)]
         files.replace(self._pinentry, f"#!/bin/sh\nexec {shlex.join(command)}\n".encode())
         self._pinentry.chmod(0o700)
         # In its settings, not on a command line: whatever starts an agent here starts this one.
@@ -120,7 +123,7 @@ class Custodian:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._grants = Grants(config.custody)
-        self._home = KeyHome(config.home, config.profile_id)
+        self._home = KeyHome(config.home, config.profile_id, config.turns)
         self._activity = Activity(config.activity)
         self.stop = asyncio.Event()
 

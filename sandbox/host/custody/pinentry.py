@@ -1,7 +1,8 @@
 """The pinentry of a profile's gpg-agent: it asks nobody, the passphrase rests in the keyring.
 
-`python -m sandbox.host.custody.pinentry PROFILE_ID`, started by gpg-agent (pinentry manual,
+`python -m sandbox.host.custody.pinentry PROFILE_ID TURNS`, started by gpg-agent (pinentry manual,
 "Protocol"). It answers once a key; a passphrase that was wrong is not offered again.
+TURNS is the lock at which all who use the keyring take turns.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
 from sandbox.model.secrets import KEY_PASSPHRASE
@@ -59,11 +61,11 @@ def main() -> int:
     from sandbox.model.errors import MailboxError
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    profile = uuid.UUID(sys.argv[1])
+    profile, vault = uuid.UUID(sys.argv[1]), Vault(Path(sys.argv[2]))
 
     def passphrase() -> str | None:
         try:
-            return Vault().get(profile, KEY_PASSPHRASE)
+            return vault.get(profile, KEY_PASSPHRASE)
         except MailboxError:
             return None
 

@@ -51,7 +51,7 @@ def _head_for(source: int, spec: MachineSpec) -> bytes:
 @contextlib.contextmanager
 def _fed(fifo: Path, head: bytes, source: int) -> Iterator[None]:
     """A named pipe out of which the header and the rest of the source come."""
-    fifo.unlink(missing_ok=True)
+    files.remove_pipe(fifo)
     os.mkfifo(fifo, 0o600)
     try:
         # As long as this end is open, who reads later need not wait, and the feeder is not refused.
@@ -65,7 +65,7 @@ def _fed(fifo: Path, head: bytes, source: int) -> Iterator[None]:
             os.close(held)
             feeder.join()
     finally:
-        fifo.unlink(missing_ok=True)
+        files.remove_pipe(fifo)
 
 
 def _feed(fifo: Path, head: bytes, source: int) -> None:
