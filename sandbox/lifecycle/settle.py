@@ -16,6 +16,8 @@ from sandbox.state.journal import Entry
 
 # Verbs that change keyslots; they work on closed mailboxes only.
 _KEYSLOT_VERBS = ("recovery-code", "recover", "header-backup", "header-restore")
+# Verbs that write the profile at once or not at all; an open machine goes on meanwhile.
+_PROFILE_VERBS = ("keys add", "keys remove")
 
 
 def settle(house: House, name: str) -> str:
@@ -42,6 +44,10 @@ def settle(house: House, name: str) -> str:
         return "It was finished."
     if pending.verb in _KEYSLOT_VERBS:
         return _settle_keyslots(house, name, pending)
+    if pending.verb in _PROFILE_VERBS:
+        files.remove_unfinished(house.paths.profile(name))
+        _ended(house, name, pending.verb, pending.run)
+        return f"`mailbox keys list {name}` shows whose keys are accepted."
     close_locked(house, observe(house, name))
     finished = pending.verb == "suspend" and kept.is_kept(house, name)
     _ended(house, name, pending.verb, pending.run)
@@ -114,7 +120,7 @@ def settle_name(house: House, name: str) -> str:
     """As `find_name`, after an unfinished verb other than open and close was settled."""
     known = find_name(house, name)
     pending = house.journal(known).read().pending()
-    if pending and pending.verb in ("onboard", "shred", "retain", *_KEYSLOT_VERBS):
+    if pending and pending.verb in ("onboard", "shred", "retain", *_KEYSLOT_VERBS, *_PROFILE_VERBS):
         with house.locked(known, "repair"):
             settle(house, known)
     # A profile that was edited into nonsense can still be closed.

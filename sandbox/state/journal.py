@@ -30,6 +30,8 @@ _WEIGHT = (
     "close",
     "suspend",
     "open",
+    "keys add",
+    "keys remove",
 )
 
 
