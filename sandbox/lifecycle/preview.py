@@ -16,6 +16,7 @@ from sandbox.lifecycle.machine import is_usable
 from sandbox.lifecycle.observe import Observation, observe, observe_all
 from sandbox.lifecycle.onboard import Wish, plan_onboard
 from sandbox.lifecycle.open import plan_open
+from sandbox.lifecycle.orphans import orphans
 from sandbox.lifecycle.recover import Means, look_ahead
 from sandbox.lifecycle.resume import plan_resume
 from sandbox.lifecycle.retain import plan_retain, refuse_kept
@@ -30,6 +31,7 @@ from sandbox.model.profile import SUSPEND
 from sandbox.state.retentions import Retention, today
 
 _UNDONE = ("onboard", "open")
+_ORPHAN = Step("orphan", "Closing what runs in its name", "there is no such mailbox any more")
 _WARMING = Step("warm", "Ending the machine of a killed `mailbox image warm`", "nobody needs it")
 
 
@@ -139,7 +141,12 @@ def repairing(house: House, name: str | None) -> list[Plan]:
     names = [find_name(house, name)] if name else journals
     found = ((each, _settling(house, each)) for each in names)
     plans = [Plan("repair", each, (step,)) for each, step in found if step]
-    return plans if name else plans + [Plan("repair", each, (_WARMING,)) for each in killed(house)]
+    if name:
+        return plans
+    settled = {plan.name for plan in plans}
+    left = [each for each in orphans(house) if each not in settled]
+    plans += [Plan("repair", each, (_ORPHAN,)) for each in left]
+    return plans + [Plan("repair", each, (_WARMING,)) for each in killed(house)]
 
 
 def _after_settling(house: House, name: str, plan: Plan) -> Plan:

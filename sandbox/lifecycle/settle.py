@@ -137,7 +137,16 @@ def repair(house: House, name: str | None) -> list[Result]:
         if done or name:
             summary = f"{each}: {done or 'nothing was unfinished.'}"
             results.append(Result("repair", each, summary, {"repaired": bool(done)}))
-    return results if name else results + _end_warming(house)
+    return results if name else results + _end_orphans(house) + _end_warming(house)
+
+
+def _end_orphans(house: House) -> list[Result]:
+    from sandbox.lifecycle.orphans import end_orphans
+
+    said = "there is no such mailbox any more; what ran in its name is closed."
+    return [
+        Result("repair", each, f"{each}: {said}", {"repaired": True}) for each in end_orphans(house)
+    ]
 
 
 def _end_warming(house: House) -> list[Result]:
