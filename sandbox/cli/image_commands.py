@@ -23,19 +23,11 @@ if TYPE_CHECKING:
     from sandbox.host.images import Damaged
 
 
-_BUILDING = (
-    Step("leftovers", "Removing what a killed build left", "it takes room and is never used"),
-    Step("system", "Installing the guest system", "from the recipe's packages, in a new folder"),
-    Step("files", "Making kernel, initrd and root image", "machines start from these"),
-    Step("manifest", "Writing the manifest", "its digests are checked at every open"),
-    Step("place", "Putting the image in its place", "whole or not at all; older ones stay"),
-)
 _WARMING = (
     Step("boot", "Starting a machine of the image", "one without volume, name and servers"),
     Step("fill", "Reading the mail client's files", "so that they are in its memory"),
     Step("save", "Saving it as it waits for a customer", "the next open begins there"),
 )
-_REMOVING = (Step("remove", "Removing the image's folder", "no mailbox that is open needs it"),)
 
 
 @cli.group(cls=Commands)
@@ -71,15 +63,15 @@ _WHICH = click.argument("image_id", metavar="[IMAGE]", required=False, shell_com
 )
 def build(printer: Printer, client: str, rebuild: bool, no_warm: bool, dry_run: bool) -> None:
     """Build the image of a mail client from its recipe (needs no root; takes minutes)."""
-    from sandbox.host import images
+    from sandbox.lifecycle import images
 
     house = compose(printer)
     if dry_run:
-        known = None if rebuild else images.built_already(client, house.paths.images)
-        show_plan(printer, Plan("image build", client, () if known else _BUILDING))
+        known = None if rebuild else house.images.built(client)
+        show_plan(printer, images.plan_build(client, known))
         return
     with printer.working():
-        made = images.build(client, house.paths.images, printer.step, rebuild=rebuild)
+        made = images.build_image(house, client, rebuild=rebuild)
         problem = None if no_warm else _try_warm(house, made)
     if problem:
         printer.warn(f"The image has no warm state; machines boot. {problem.brief}")
@@ -180,26 +172,15 @@ def _verify(printer: Printer, each: Image | Damaged) -> None:
 @_on_images(click.argument("image_id", metavar="IMAGE", shell_complete=_image_names), DRY_RUN)
 def remove(printer: Printer, image_id: str, dry_run: bool) -> None:
     """Remove an image that no mailbox needs any more."""
-    from sandbox.host import images
+    from sandbox.lifecycle import images
 
     house = compose(printer)
     chosen = _chosen(house, image_id)[0]
-    needed = [
-        seen.name
-        for seen in observe_all(house)
-        if seen.image == chosen.id and str(seen.machine) not in ("closed",)
-    ]
-    if needed:
-        raise MailboxError(
-            f"The image is in use by {', '.join(needed)}; it was not removed.",
-            resolution="Close what uses it, then try again.",
-            code="image-in-use",
-            exit_code=Exit.BUSY,
-        )
     if dry_run:
-        show_plan(printer, Plan("image remove", f"{chosen.client}-{chosen.id}", _REMOVING))
+        images.refuse_in_use(house, chosen)
+        show_plan(printer, images.plan_remove(chosen))
         return
-    images.remove(chosen)
+    images.remove_image(house, chosen)
     summary = f"The image {chosen.client}-{chosen.id} is removed."
     printer.result(Result("image remove", chosen.client, summary, {"id": chosen.id}))
 

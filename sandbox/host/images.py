@@ -1,7 +1,7 @@
 """Guest images: built from a recipe, found, verified, removed.
 
 An image is a folder `<client>-<id>` with the kernel, the initrd, the root file system and a
-manifest; it appears complete or not at all.
+manifest; it appears complete or not at all. The plans of these are in `sandbox.lifecycle.images`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,6 +51,66 @@ class ImageStore:
     """The images of one user, as the lifecycle asks for them."""
 
     folder: Path
+    recipes: Path = field(default_factory=lambda: data_root() / "images")
+
+    @contextlib.contextmanager
+    def alone(self, purpose: str, on_wait: Callable[[str], None]) -> Iterator[None]:
+        """Hold the images for one change; `on_wait` is told for whom this waits."""
+        files.private_folder(self.folder)
+        with lock.hold(self.folder / ".lock", purpose, on_wait):
+            yield
+
+    def is_changing(self) -> bool:
+        """Whether a command that changes images runs now."""
+        return lock.is_held(self.folder / ".lock")
+
+    def built(self, client: str) -> Image | None:
+        """The image that the client's recipe made already; raises for a bad or unknown recipe."""
+        recipe = recipes.load(client, self.recipes)
+        for image in list_images(self.folder):
+            if image.client == client and read_manifest(image.folder).recipe == recipe.digest:
+                return image
+        return None
+
+    def leftovers(self) -> list[str]:
+        """The folders that killed commands left; those of a running one count, too."""
+        return sorted(folder.name for folder in self.folder.glob(f"{_BUILD_PREFIX}*"))
+
+    def clear(self, progress: Progress) -> None:
+        """Remove what killed commands left."""
+        for name in self.leftovers():
+            image_build.remove_leftover(self.folder / name, progress)
+
+    def make(self, client: str, progress: Progress) -> Path:
+        """Make all of an image in a folder that counts as a leftover until `place`.
+
+        Raises:
+            MailboxError: `image-unknown`, `program-missing`, `disk-full`, `image-build-failed`.
+            InvalidInputError: for a malformed recipe.
+        """
+        recipe = recipes.load(client, self.recipes)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_BUILD_PREFIX}{client}-", dir=self.folder))
+        image_build.make(recipe, folder, progress)
+        _finish(recipe, folder)
+        return folder
+
+    def place(self, made: Path) -> Image:
+        """Give what `make` made its name; an older image with the same content gives way."""
+        sums = image_manifest.sums_of(made)
+        target = self.folder / f"{_client_of(made)}-{image_manifest.image_id(sums)}"
+        if target.exists():
+            target.rename(self.folder / f"{_BUILD_PREFIX}replaced-{target.name}")
+        made.rename(target)
+        files.sync_folder(self.folder)
+        return load(target)
+
+    def remove(self, image: Image | Damaged) -> None:
+        """Remove an image, usable or not: first from sight, then its files."""
+        gone = image.folder.with_name(f"{_BUILD_PREFIX}removed-{image.folder.name}")
+        with files.readable_errors(image.folder):
+            image.folder.rename(gone)
+            files.sync_folder(gone.parent)
+            shutil.rmtree(gone)
 
     def newest(self, client: str) -> Image:
         """The image of a client that was built last."""
@@ -85,37 +145,6 @@ class ImageStore:
                 files.remove(image.warm_note)
                 target.replace(image.warm)
                 files.replace(image.warm_note, note.write())
-
-
-def build(
-    client: str,
-    images: Path,
-    progress: Progress,
-    *,
-    rebuild: bool = False,
-    recipes_folder: Path | None = None,
-) -> Image:
-    """Build a client's image, or return the one that this recipe made already.
-
-    Raises:
-        MailboxError: `image-unknown`, `invalid-input`, `program-missing`, `disk-full`,
-            `image-build-failed`.
-    """
-    recipe = recipes.load(client, recipes_folder or data_root() / "images")
-    files.private_folder(images)
-    with lock.hold(images / ".lock", f"image build {client}", _waiting(progress)):
-        _remove_leftovers(images, progress)
-        known = None if rebuild else _built_from(recipe, images)
-        if known is not None:
-            return known
-        with _build_folder(client, images) as folder:
-            image_build.make(recipe, folder, progress)
-            return _put_in_place(_finish(recipe, folder), folder, images)
-
-
-def built_already(client: str, images: Path) -> Image | None:
-    """The image that the client's recipe made already; raises as `build` for a bad recipe."""
-    return _built_from(recipes.load(client, data_root() / "images"), images)
 
 
 def load(folder: Path) -> Image:
@@ -187,31 +216,11 @@ def verify(image: Image) -> None:
         raise image_manifest.damaged(image.folder, f"Not as it was built: {', '.join(wrong)}.")
 
 
-def remove(image: Image | Damaged) -> None:
-    """Remove an image, usable or not: first from sight, then its files."""
-    gone = image.folder.with_name(f"{_BUILD_PREFIX}removed-{image.folder.name}")
-    with files.readable_errors(image.folder):
-        image.folder.rename(gone)
-        files.sync_folder(gone.parent)
-        shutil.rmtree(gone)
-
-
 def _is_as_built(path: Path, expected: str, size: int) -> bool:
     try:
         return path.stat().st_size == size and image_manifest.sha256(path) == expected
     except OSError:
         return False
-
-
-def _waiting(progress: Progress) -> Callable[[str], None]:
-    return lambda holder: progress(f"waiting for {holder}")
-
-
-def _built_from(recipe: recipes.Recipe, images: Path) -> Image | None:
-    for image in list_images(images):
-        if image.client == recipe.client and read_manifest(image.folder).recipe == recipe.digest:
-            return image
-    return None
 
 
 @contextlib.contextmanager
@@ -224,12 +233,11 @@ def _build_folder(client: str, images: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_leftovers(images: Path, progress: Progress) -> None:
-    for folder in images.glob(f"{_BUILD_PREFIX}*"):
-        image_build.remove_leftover(folder, progress)
+def _client_of(made: Path) -> str:
+    return made.name.removeprefix(_BUILD_PREFIX).partition("-")[0]
 
 
-def _finish(recipe: recipes.Recipe, folder: Path) -> Manifest:
+def _finish(recipe: recipes.Recipe, folder: Path) -> None:
     """Write the manifest of the finished files, and everything to the disk for good."""
     sums = image_manifest.sums_of(folder)
     built = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -246,20 +254,8 @@ def _finish(recipe: recipes.Recipe, folder: Path) -> Manifest:
         (folder / name).chmod(0o600)
         _sync(folder / name)
     files.replace(folder / MANIFEST, image_manifest.to_json(manifest))
-    return manifest
 
 
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _put_in_place(manifest: Manifest, folder: Path, images: Path) -> Image:
-    """Give the folder its name; an older image with the same content gives way."""
-    target = images / f"{manifest.client}-{manifest.id}"
-    if target.exists():
-        target.rename(images / f"{_BUILD_PREFIX}replaced-{target.name}")
-    folder.rename(target)
-    files.sync_folder(images)
-    _remove_leftovers(images, lambda _: None)
-    return manifest.image(target)

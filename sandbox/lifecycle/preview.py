@@ -6,6 +6,7 @@ import uuid
 from dataclasses import replace
 from datetime import date
 
+from sandbox.lifecycle import images
 from sandbox.lifecycle.close import is_closed, plan_close
 from sandbox.lifecycle.codes import look
 from sandbox.lifecycle.engine import Plan, Step
@@ -33,6 +34,7 @@ from sandbox.state.retentions import Retention, today
 _UNDONE = ("onboard", "open")
 _ORPHAN = Step("orphan", "Closing what runs in its name", "there is no such mailbox any more")
 _WARMING = Step("warm", "Ending the machine of a killed `mailbox image warm`", "nobody needs it")
+_IMAGES = Step("images", "Removing what a killed command left of images", "it takes room")
 
 
 def onboarding(house: House, wish: Wish) -> Plan:
@@ -146,7 +148,8 @@ def repairing(house: House, name: str | None) -> list[Plan]:
     settled = {plan.name for plan in plans}
     left = [each for each in orphans(house) if each not in settled]
     plans += [Plan("repair", each, (_ORPHAN,)) for each in left]
-    return plans + [Plan("repair", each, (_WARMING,)) for each in killed(house)]
+    plans += [Plan("repair", each, (_WARMING,)) for each in killed(house)]
+    return plans + ([Plan("repair", "images", (_IMAGES,))] if images.killed(house) else [])
 
 
 def _after_settling(house: House, name: str, plan: Plan) -> Plan:

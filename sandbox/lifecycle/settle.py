@@ -137,7 +137,20 @@ def repair(house: House, name: str | None) -> list[Result]:
         if done or name:
             summary = f"{each}: {done or 'nothing was unfinished.'}"
             results.append(Result("repair", each, summary, {"repaired": bool(done)}))
-    return results if name else results + _end_orphans(house) + _end_warming(house)
+    if name:
+        return results
+    return results + _end_orphans(house) + _end_warming(house) + _settle_images(house)
+
+
+def _settle_images(house: House) -> list[Result]:
+    from sandbox.lifecycle.images import settle_images
+
+    said = "what a killed command left among the images is removed."
+    return (
+        [Result("repair", "images", f"Images: {said}", {"repaired": True})]
+        if settle_images(house)
+        else []
+    )
 
 
 def _end_orphans(house: House) -> list[Result]:

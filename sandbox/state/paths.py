@@ -117,6 +117,11 @@ class Paths:
         """Of one of the profiles that had the name, as canonical JSON."""
         return self.certificates / f"{name}+{profile_id}.json"
 
+    @property
+    def image_journal(self) -> Path:
+        """What was done to the images; not among the journals of profiles."""
+        return self.state / "images.jsonl"
+
     def lock(self, name: str) -> Path:
         return self.locks / f"{name.casefold()}.lock"
 

@@ -628,6 +628,32 @@ class FakeImages:
     ) -> contextlib.AbstractContextManager[Path]:
         return ImageStore(self._world.root).new_warm_state(image, fits)
 
+    def alone(
+        self, purpose: str, on_wait: Callable[[str], None]
+    ) -> contextlib.AbstractContextManager[None]:
+        return ImageStore(self._world.root).alone(purpose, on_wait)
+
+    def is_changing(self) -> bool:
+        return ImageStore(self._world.root).is_changing()
+
+    def built(self, client: str) -> Image | None:
+        return None
+
+    def leftovers(self) -> list[str]:
+        return ImageStore(self._world.root).leftovers()
+
+    def clear(self, progress: Callable[[str], None]) -> None:
+        ImageStore(self._world.root).clear(progress)
+
+    def make(self, client: str, progress: Callable[[str], None]) -> Path:
+        raise NotImplementedError  # tests/unit/test_images.py builds with the real store
+
+    def place(self, made: Path) -> Image:
+        raise NotImplementedError
+
+    def remove(self, image: Any) -> None:
+        ImageStore(self._world.root).remove(image)
+
 
 class FakeServers:
     """Mail servers that accept one password."""

@@ -352,7 +352,7 @@ class TestVerbs:
             (("shred", NAME), ["close", "tombstone", "keyring", "header", "keys", "volume"]),
             (("retain", NAME, "--until", "2999-01-01", "--because", "law"), ["close", "seal"]),
             (("onboard", "other", *GOOD, "--no-recovery-code"), ["secrets", "keys", "volume"]),
-            (("image", "build"), ["leftovers", "system"]),
+            (("image", "build"), ["leftovers", "make", "place"]),
             (("header-backup", NAME), ["backup"]),
             (("header-backup", NAME, "--remove"), ["remove"]),
             (("recovery-code", NAME, "--replace"), ["keyslot", "code", "old"]),

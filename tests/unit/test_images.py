@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox.host import image_build, image_manifest, images, process, recipes
 from sandbox.host.data import data_root
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.images import VERBS, build_image, remove_image
+from sandbox.lifecycle.preview import repairing
+from sandbox.lifecycle.settle import repair
 from sandbox.model.errors import InvalidInputError, MailboxError
 from sandbox.model.machine import Image
+from sandbox.state.journal import Journal
+from tests.unit import test_crash_matrix as matrix
+from tests.unit.fakes import World, make_house
 
 BASE = 'suite = "trixie"\npackages = ["kmod"]\nmodules = ["ext4"]\nlocales = ["en_GB"]\n'
 
@@ -53,11 +62,17 @@ def _fake_make(content: bytes = b"root") -> Callable[..., None]:
 def built(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
     """An image that was built from the small recipe."""
     monkeypatch.setattr(image_build, "make", _fake_make())
-    return images.build("mua", tmp_path / "images", _ignore, recipes_folder=folder)
+    return build(folder, tmp_path / "images")
 
 
-def _ignore(_: str) -> None:
-    pass
+def house_with(store: Path, folder: Path) -> House:
+    """A house of fakes with real images, built from the recipes in a folder."""
+    world = World(store.parent / "world")
+    return replace(make_house(world), images=images.ImageStore(store, folder))
+
+
+def build(folder: Path, store: Path, *, rebuild: bool = False) -> Image:
+    return build_image(house_with(store, folder), "mua", rebuild=rebuild)
 
 
 def test_a_recipe_adds_to_the_base(folder: Path) -> None:
@@ -178,17 +193,17 @@ def test_the_same_recipe_is_built_once(
 ) -> None:
     monkeypatch.setattr(image_build, "make", _fake_make(b"other"))
     store = built.folder.parent
-    assert images.build("mua", store, _ignore, recipes_folder=folder) == built
-    again = images.build("mua", store, _ignore, recipes_folder=folder, rebuild=True)
+    assert build(folder, store) == built
+    again = build(folder, store, rebuild=True)
     assert again.id != built.id
     _write(folder / "mua/root/new", "")
     monkeypatch.setattr(image_build, "make", _fake_make(b"third"))
-    assert images.build("mua", store, _ignore, recipes_folder=folder).id not in (built.id, again.id)
+    assert build(folder, store).id not in (built.id, again.id)
 
 
 def test_a_rebuild_replaces_a_damaged_image_of_the_same_content(built: Image, folder: Path) -> None:
     (built.folder / "vmlinuz").write_bytes(b"damaged")
-    again = images.build("mua", built.folder.parent, _ignore, recipes_folder=folder, rebuild=True)
+    again = build(folder, built.folder.parent, rebuild=True)
     images.verify(again)
     assert again.folder == built.folder
     assert {path.name for path in built.folder.parent.iterdir()} == {".lock", built.folder.name}
@@ -202,27 +217,32 @@ def test_a_failed_build_leaves_nothing(
 
     monkeypatch.setattr(image_build, "make", fail)
     with pytest.raises(MailboxError):
-        images.build("mua", tmp_path / "images", _ignore, recipes_folder=folder)
+        build(folder, tmp_path / "images")
     assert [path.name for path in (tmp_path / "images").iterdir()] == [".lock"]
 
 
-def test_the_leftovers_of_a_killed_build_are_removed(
+def test_repair_removes_what_a_killed_build_left(
     built: Image, folder: Path, tmp_path: Path
 ) -> None:
     scratch = tmp_path / "mailbox-build-x"
     _write(scratch / "tree/file", "")
     left = built.folder.parent / ".build-mua-x"
     _write(left / "scratch", str(scratch))
-    images.build("mua", built.folder.parent, _ignore, recipes_folder=folder)
+    house = house_with(built.folder.parent, folder)
+    with house.images.alone("another build", lambda _: None):
+        assert repair(house, None) == []  # it is at work
+    assert [plan.name for plan in repairing(house, None)] == ["images"]
+    assert [result.name for result in repair(house, None)] == ["images"]
     assert not left.exists()
     assert not scratch.exists()
+    assert repair(house, None) == [] and repairing(house, None) == []
 
 
 def test_a_leftover_names_no_foreign_folder(built: Image, folder: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     _write(precious / "file", "")
     _write(built.folder.parent / ".build-mua-x/scratch", str(precious))
-    images.build("mua", built.folder.parent, _ignore, recipes_folder=folder)
+    build(folder, built.folder.parent, rebuild=True)
     assert (precious / "file").exists()
 
 
@@ -278,9 +298,70 @@ def test_the_newest_image_is_found(
 
 
 def test_a_removed_image_is_gone(built: Image) -> None:
-    images.remove(built)
+    remove_image(make_house(World(built.folder.parents[1] / "world")), built)
     assert images.list_images(built.folder.parent) == []
     assert [path.name for path in built.folder.parent.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("verb", ["build", "rebuild", "remove"])
+def test_killed_anywhere_an_image_is_whole_or_gone(
+    verb: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "world")
+    matrix._observe(world, monkeypatch)
+    make = _fake_make()
+
+    def watched(recipe: recipes.Recipe, folder: Path, progress: Callable[[str], None]) -> None:
+        world.point("before make")
+        make(recipe, folder, progress)
+        world.point("after make")
+
+    monkeypatch.setattr(image_build, "make", watched)
+    monkeypatch.setattr("tests.unit.test_crash_matrix.make_house", with_images(tmp_path, folder))
+    before = () if verb == "build" else ("build",)
+    count = moments_of(verb, before, world)
+    assert count > 10
+    for number in range(1, count + 1):
+        house = stand(world, before)
+        assert matrix._killed(world, IMAGE_VERBS[verb], number)
+        matrix._next(world)
+        found = [images.verify(each) for each in images.list_images(house.paths.images)]
+        assert len(found) <= 1 and not images.list_damaged(house.paths.images)
+        repair(house, None)
+        assert house.images.leftovers() == [] and not house.images.is_changing()
+        assert Journal(house.paths.image_journal).read().pending(*VERBS) is None
+        images.verify(IMAGE_VERBS["build"](house))  # type: ignore[arg-type]
+
+
+IMAGE_VERBS: dict[str, Callable[[House], object]] = {
+    "build": lambda house: build_image(house, "mua"),
+    "rebuild": lambda house: build_image(house, "mua", rebuild=True),
+    "remove": lambda house: remove_image(house, house.images.newest("mua")),
+}
+
+
+def with_images(root: Path, folder: Path) -> Callable[[World], House]:
+    def make(world: World) -> House:
+        house = make_house(world)
+        return replace(house, images=images.ImageStore(house.paths.images, folder))
+
+    return make
+
+
+def stand(world: World, before: tuple[str, ...]) -> House:
+    shutil.rmtree(world.root, ignore_errors=True)
+    world.root.mkdir()
+    house = matrix._next(world)
+    for each in before:
+        IMAGE_VERBS[each](house)
+    return house
+
+
+def moments_of(verb: str, before: tuple[str, ...], world: World) -> int:
+    house = stand(world, before)
+    world.labels.clear()
+    IMAGE_VERBS[verb](house)
+    return len(world.labels)
 
 
 def test_no_image_folder_is_no_error(tmp_path: Path) -> None:
