@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -21,12 +21,12 @@ class Credentials:
     authority: str
     certificate: str
     key: str
+    authority_key: ec.EllipticCurvePrivateKey = field(repr=False)
 
 
 def issue(names: Sequence[str]) -> Credentials:
     """Make a new authority and one server certificate for `names`."""
     authority_key = ec.generate_private_key(ec.SECP256R1())
-    server_key = ec.generate_private_key(ec.SECP256R1())
     issuer = _name("Mail authority of " + names[0])
     authority = (
         _builder(issuer, issuer, authority_key.public_key())
@@ -34,6 +34,22 @@ def issue(names: Sequence[str]) -> Credentials:
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
+    return _certify(_pem(authority), authority_key, issuer, names)
+
+
+def renew(old: Credentials, names: Sequence[str]) -> Credentials:
+    """Another key and certificate for a server, by the same authority."""
+    issuer = x509.load_pem_x509_certificate(old.authority.encode()).subject
+    return _certify(old.authority, old.authority_key, issuer, names)
+
+
+def _certify(
+    authority: str,
+    authority_key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    names: Sequence[str],
+) -> Credentials:
+    server_key = ec.generate_private_key(ec.SECP256R1())
     server = (
         _builder(_name(names[0]), issuer, server_key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -53,7 +69,7 @@ def issue(names: Sequence[str]) -> Credentials:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    return Credentials(_pem(authority), _pem(server), key.decode())
+    return Credentials(authority, _pem(server), key.decode(), authority_key)
 
 
 def _name(common: str) -> x509.Name:

@@ -15,9 +15,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from demo.authority import Credentials, issue
+from demo.authority import Credentials, issue, renew
 from demo.dovecot import Account, Ports, configuration, users_file
 from demo.leftovers import die_with_parent
 from demo.relay import Relay
@@ -102,6 +103,19 @@ class MailServer:
     def restart(self) -> None:
         """Stop and start Dovecot, on the same ports and the same mail."""
         self._stop_dovecot()
+        self._start()
+
+    def renew_certificate(self) -> None:
+        """Another key and certificate, by the same authority."""
+        self.credentials = renew(self.credentials, self.names)
+        self._write_files()
+        self.restart()
+
+    def move(self) -> None:
+        """The same mail on other ports; nothing answers on the old ones."""
+        self._stop_dovecot()
+        self.ports = replace(Ports(*_free_ports(6)), relay=self.ports.relay)
+        self._write_files()
         self._start()
 
     def pause(self) -> contextlib.AbstractContextManager[None]:
