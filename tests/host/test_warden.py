@@ -220,8 +220,8 @@ client.run(sys.argv[2:], user="root", stdin=sys.stdin.buffer,
 class EchoServer:
     """Greets, echoes, ends when the other side ends."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._listener = socket.create_server((host, port))
         self.port = int(self._listener.getsockname()[1])
         self.accepted = 0
         threading.Thread(target=self._loop, daemon=True).start()
@@ -544,6 +544,36 @@ def test_a_cut_channel_is_made_anew_with_new_keys(
 
 
 @needs_sshd
+@pytest.mark.skipif(
+    not Path("/run/hosts").exists() or not Path("/run/hosts").samefile("/etc/hosts"),
+    reason="an /etc/hosts of our own is needed (scripts/in-namespace)",
+)
+def test_a_server_that_moved_is_found_at_its_new_address(
+    guest: Guest, start: Starter, client: WardenClient
+) -> None:
+    """As after a machine was suspended: the name stays, what it stands for does not."""
+    hosts, before = Path("/etc/hosts"), Path("/etc/hosts").read_text()
+    old = EchoServer("127.0.0.2")
+    new, port = EchoServer("127.0.0.3", old.port), free_port()
+    guest.start()
+    hosts.write_text(f"{before}\n127.0.0.2 imap.moves.test\n")
+    try:
+        start(forwards=[{**forward(port, old.port), "connect_host": "imap.moves.test"}])
+        since = client.wait_ready(PATIENCE_S).since
+        with socket.create_connection((LISTEN, port)) as conn:
+            assert conn.recv(6) == b"* OK\r\n"
+        hosts.write_text(f"{before}\n127.0.0.3 imap.moves.test\n")
+        guest.cut()
+        eventually(lambda: client.status().since != since, "the loss is noticed")
+        client.wait_ready(PATIENCE_S)
+        with socket.create_connection((LISTEN, port)) as conn:
+            assert conn.recv(6) == b"* OK\r\n"
+    finally:
+        hosts.write_text(before)
+    assert (old.accepted, new.accepted) == (1, 1)
+
+
+@needs_sshd
 def test_a_warden_ends_with_its_machine(
     guest: Guest, start: Starter, client: WardenClient, folder: Path
 ) -> None:
@@ -798,8 +828,8 @@ def test_a_guest_that_asks_and_never_reads_costs_bounded_memory(
 class FloodServer:
     """Sends without end and knows how much was taken."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._listener = socket.create_server((host, port))
         self.port = int(self._listener.getsockname()[1])
         self.taken = 0
         threading.Thread(target=self._serve, daemon=True).start()
