@@ -1,6 +1,6 @@
 # Each target installs what it needs first (scripts/run).
 
-.PHONY: demo test check unit bench install
+.PHONY: demo test check unit bench endurance install
 
 demo: ## the main job from end to end; KEEP=1 leaves the mailbox open
 	scripts/run python -m demo
@@ -14,8 +14,11 @@ check: ## formatting, lint and types
 unit: ## the tests that need no daemon, in seconds
 	scripts/run pytest tests/unit
 
-bench: ## times of open against a stock machine
-	scripts/run python -m benchmarks.open
+bench: ## every figure that has a goal, such as open against a stock machine
+	scripts/run python -m benchmarks --json results.json
+
+endurance: ## 20 opens and 50 suspends in a row, with what may change in between
+	scripts/run python -m benchmarks.endurance
 
 install: ## the `mailbox` command for this user
 	scripts/install

@@ -9,22 +9,23 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks import question
 from benchmarks.samples import Sample
+from benchmarks.scene import Scene
 from benchmarks.stock import Hardware
-from demo.correspondent import Person
-from demo.mailserver import CUSTOMER, MailServer
+from demo.mailserver import CUSTOMER
 from demo.main import onboard_arguments
-from demo.session import Session
+from demo.session import Ran, Session
 
 Json = dict[str, Any]
 
 NAME = "benchmark"
-# What the command calls its steps, and what is reached at the end of each.
+# What is reached at the end of each step of the command; another step is called by its own name.
 _STEPS = {
     "verify": "image verified",
     "check": "volume looked at",
@@ -33,16 +34,10 @@ _STEPS = {
     "gather": "secrets taken",
     "channel": "channel answers",
     "plug": "volume plugged in",
-}
-# Those of an open that goes on where the machine was suspended.
-_RESUME_STEPS = {
-    "verify": "image verified",
-    "check": "volume looked at",
+    "provision": "set up",
     "keys": "keys taken",
     "restore": "memory read back",
     "consume": "state destroyed",
-    "warden": "warden started",
-    "channel": "channel answers",
     "wake": "mail client awake",
 }
 _PHASES = {
@@ -63,41 +58,79 @@ class MailboxError(Exception):
 class Mailbox:
     """One mailbox of the demonstration's customer."""
 
-    def __init__(self, session: Session, server: MailServer, own: Person, other: Person) -> None:
-        self._session = session
-        self._server = server
-        self._arguments = onboard_arguments(server, own, other)
+    def __init__(self, scene: Scene, name: str = NAME) -> None:
+        self.name = name
+        self._scene = scene
+        self._session = scene.session
 
-    def renew(self) -> None:
-        """A mailbox that was never opened: its volume is empty."""
-        self._remove()
-        password = self._server.password(CUSTOMER).encode() + b"\n"
-        self._session.mailbox("onboard", NAME, "--reuse-name", *self._arguments, input=password)
+    def renew(self, paper: Path | None = None) -> Ran:
+        """A mailbox that was never opened: its volume is empty; returns how it was onboarded.
 
-    def _remove(self) -> None:
+        Its recovery code is written down on `paper`; without one, none is made.
+        """
+        self.remove()
+        scene = self._scene
+        people = (scene.customer, scene.partner)
+        arguments = onboard_arguments(scene.server, *people, paper=paper)
+        password = scene.server.password(CUSTOMER).encode() + b"\n"
+        command = ("onboard", self.name, "--reuse-name", "--json", *arguments)
+        return self._session.mailbox(*command, input=password)
+
+    def remove(self) -> None:
         """Shred it, if there is one."""
         listed = json.loads(self._session.mailbox("list", "--json").stdout)
-        if any(entry["name"] == NAME for entry in listed):
-            self._session.mailbox("shred", NAME, "--yes")
+        if any(entry["name"] == self.name for entry in listed):
+            self._session.mailbox("shred", self.name, "--yes")
 
-    def measure(self, kind: str, number: int, newest: str) -> Sample:
-        """Open, wait for the inbox, close."""
+    def open(self) -> Json:
+        """Open it without a window; what the command tells."""
+        ran = self._session.mailbox("open", self.name, "--headless", "--json")
+        facts: Json = json.loads(ran.stdout)["facts"]
+        return facts
+
+    def shut(self) -> float:
+        """Close it by shutting its machine down; in how many seconds."""
+        return self._session.mailbox("close", self.name, "--shutdown").seconds
+
+    def suspend(self) -> Ran:
+        """Suspend it."""
+        return self._session.mailbox("suspend", self.name, "--json")
+
+    def run(self, program: bytes, *, root: bool = False) -> str:
+        """Run a Python program in its machine; returns what it prints."""
+        flags = ("--root",) if root else ()
+        command = ("run", self.name, *flags, "--", "python3", "-")
+        return self._session.mailbox(*command, input=program).text
+
+    def measure(self, kind: str, number: int, newest: str, *, warm: bool) -> Sample:
+        """Open with a boot or from the warm state, wait for the inbox, close."""
         sample = Sample("mailbox", kind, number)
         opening = _Opening(self._session, sample, newest)
-        opening.run()
+        if warm:
+            facts = opening.run()
+        else:
+            with without_warm_state(self._scene.image):
+                facts = opening.run()
+        if facts["warm"] != warm:
+            raise MailboxError(f"{kind}: warm is {facts['warm']} ({facts['cold_reason']})")
         self._add_processes(sample, opening.begun)
         time.sleep(5)  # a person reads before closing
-        sample.add("close", self._session.mailbox("close", NAME).seconds)
+        sample.add("close", self.shut())
         return sample
 
     def measure_suspended(self, number: int, deliver: Callable[[], str]) -> Sample:
         """Suspend an open mailbox, let a mail arrive, open it, wait for the inbox."""
-        self._session.mailbox("open", NAME, "--headless")
+        self.open()
         sample = Sample("mailbox", "suspended", number)
         time.sleep(5)
-        sample.add("close", self._session.mailbox("suspend", NAME).seconds)
-        _Opening(self._session, sample, deliver()).run()
-        self._session.mailbox("close", NAME, "--shutdown")
+        ran = self.suspend()
+        sample.add("close", ran.seconds)
+        for step, seconds in json.loads(ran.stdout)["facts"]["seconds"].items():
+            sample.add(f"suspend: {step}", seconds)
+        facts = _Opening(self._session, sample, deliver()).run()
+        if not facts["resumed"]:
+            raise MailboxError("the suspended machine did not go on")
+        self.shut()
         return sample
 
     def hardware(self) -> Hardware:
@@ -113,22 +146,32 @@ class Mailbox:
 
     def learn_hardware(self) -> Hardware:
         """Open once to see what its machine gets; also the one open that warms the caches."""
-        self._session.mailbox("open", NAME, "--headless")
+        self.open()
         try:
             return self.hardware()
         finally:
-            self._session.mailbox("close", NAME)
+            self.shut()
 
     def _add_processes(self, sample: Sample, begun: float) -> None:
-        ran = self._session.mailbox(
-            "run", NAME, "--", "python3", "-", input=question.program(["processes"])
-        )
-        answer = json.loads(ran.stdout)
+        answer = json.loads(self.run(question.program(["processes"])))
         kernel = time.monotonic() - begun - answer["uptime"]
         sample.add("kernel starts", kernel)
         for name, title in _PROCESSES.items():
             if name in answer["processes"]:
                 sample.add(title, kernel + answer["processes"][name])
+
+
+@contextmanager
+def without_warm_state(image: Path) -> Iterator[None]:
+    """Machines of this image boot inside the `with` block."""
+    note, hidden = image / "warm.json", image / "warm.json.set-aside"
+    if note.exists():
+        note.rename(hidden)
+    try:
+        yield
+    finally:
+        if hidden.exists():
+            hidden.rename(note)
 
 
 class _Opening:
@@ -143,20 +186,23 @@ class _Opening:
         self._failed = ""
         self._first_line = 0.0
 
-    def run(self) -> None:
-        """Open and wait for the answers."""
+    def run(self) -> Json:
+        """Open and wait for the answers; returns what the command tells."""
+        trace = self._session.root / "trace.json"
+        command = ("open", NAME, "--headless", "--json", "-v", "--trace", str(trace))
         reader, writer = os.pipe()
         listening = threading.Thread(target=self._listen, args=(reader,), daemon=True)
         listening.start()
         self.begun = time.monotonic()
         try:
-            ran = self._session.mailbox("open", NAME, "--headless", "--json", "-v", stderr=writer)
+            ran = self._session.mailbox(*command, stderr=writer)
             self._sample.add("open returns", self._since())
         finally:
             os.close(writer)
             listening.join(10)
-        facts = json.loads(ran.stdout)["facts"]
-        self._add_facts(facts)
+        facts: Json = json.loads(ran.stdout)["facts"]
+        self._sample.warnings += [warning["code"] for warning in facts.get("warnings", [])]
+        self._add_trace(json.loads(trace.read_text()))
         if self._asking is None and facts["resumed"]:
             self._begin_to_ask()  # its mail client never ended
         if self._asking is None:
@@ -164,6 +210,7 @@ class _Opening:
         self._asking.join(question.DEADLINE_S)
         if self._failed or "inbox synchronised" not in self._sample.seconds:
             raise MailboxError(f"Thunderbird did not answer: {self._failed}")
+        return facts
 
     def _since(self) -> float:
         return time.monotonic() - self.begun
@@ -201,15 +248,14 @@ class _Opening:
     def _add_answer(self, name: str) -> None:
         self._sample.add({"inbox": "inbox synchronised"}.get(name, name), self._since())
 
-    def _add_facts(self, facts: Mapping[str, Any]) -> None:
+    def _add_trace(self, trace: Mapping[str, Any]) -> None:
         """The command's own times; its first line is written when the first step begins."""
-        at = self._first_line
-        self._sample.add("command begins", at)
-        steps = _RESUME_STEPS if facts["resumed"] else _STEPS
-        for step, title in steps.items():
-            at += facts["seconds"].get(step, 0.0)
-            self._sample.add(title, at)
-        for phase, title in _PHASES.items():
-            if phase in facts["phases"]:
-                self._sample.add(title, at + facts["phases"][phase])
-        self._sample.warnings += [warning["code"] for warning in facts.get("warnings", [])]
+        self._sample.add("command begins", self._first_line)
+        for step in trace["steps"]:
+            begun = self._first_line + step["begin"]
+            name = _STEPS.get(step["step"], step["step"])
+            self._sample.add(name, begun + step["seconds"])
+            if step["step"] == "provision":
+                for phase, title in _PHASES.items():
+                    if phase in trace["phases"]:
+                        self._sample.add(title, begun + trace["phases"][phase])

@@ -37,14 +37,14 @@ def connect(port: int, *, ended: Callable[[], bool] = lambda: False) -> inside.M
             time.sleep(0.5)
 
 
-def program(questions: list[str], newest: str = "") -> bytes:
+def program(questions: list[str], newest: str = "", *, deadline_s: float = DEADLINE_S) -> bytes:
     """A program for `python3 -` beside Thunderbird: a line of JSON for each answer, as it comes."""
     source = Path(inside.__file__).read_text(encoding="utf-8")
     body = source.partition('\nif __name__ == "__main__":')[0]
     wanted = [(name, _script(name)) for name in questions]
-    task = {"deadline_s": DEADLINE_S, "newest": newest}
+    task = {"deadline_s": deadline_s, "newest": newest}
     asking = (
-        f"\nsession = Marionette(deadline_s={DEADLINE_S})\n"
+        f"\nsession = Marionette(deadline_s={deadline_s})\n"
         f"for name, question in {wanted!r}:\n"
         f"    answer = session.run(question, {task!r})\n"
         '    print(json.dumps({"question": name, **answer}), flush=True)\n'

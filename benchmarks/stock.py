@@ -6,7 +6,6 @@ import contextlib
 import json
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from benchmarks import question
 from benchmarks.samples import Sample
+from benchmarks.scene import short_folder
 from benchmarks.stockimage import StockError, StockImage
 from demo import inside
 
@@ -178,14 +178,6 @@ def stock_machine(image: StockImage, hardware: Hardware) -> Iterator[StockMachin
     """A new stock machine in a folder of its own, which is gone afterwards."""
     with short_folder() as folder:
         yield StockMachine(image, folder, hardware)
-
-
-@contextlib.contextmanager
-def short_folder() -> Iterator[Path]:
-    """A folder on a disk (/tmp may be memory) whose path leaves room for UNIX sockets."""
-    folder = tempfile.TemporaryDirectory(prefix="mbb-", dir="/var/tmp", ignore_cleanup_errors=True)
-    with folder as name:
-        yield Path(name)
 
 
 def _run(*command: str | Path) -> None:
