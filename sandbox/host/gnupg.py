@@ -159,10 +159,8 @@ class ProfileKeyring:
             raise _unusable(key.fingerprint, problem)
         return key
 
-    def export(self, fingerprint: str | None, passphrase: str) -> ExportedKeys:
-        """The profile's own key for its machine, still protected by `passphrase`."""
-        if fingerprint is None:
-            return ExportedKeys(None, "", "", "")
+    def export(self, fingerprint: str, passphrase: str) -> ExportedKeys:
+        """A key of the profile's for its machine, still protected by `passphrase`."""
         with self._session() as gpg:
             secret = gpg.export_keys(fingerprint, secret=True, passphrase=passphrase)
             public = gpg.export_keys(fingerprint)

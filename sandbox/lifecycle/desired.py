@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def forwards(profile: Profile) -> list[dict[str, Any]]:
 
 def held_on_host(profile: Profile) -> bool:
     """Whether the profile has a private key and its machine must not."""
-    return profile.settings.custody.where is Where.HOST and profile.keys.fingerprint is not None
+    return profile.settings.custody.where is Where.HOST and bool(profile.keys.private)
 
 
 def agent_forward(profile: Profile, socket: Path) -> dict[str, str] | None:
@@ -65,13 +65,14 @@ def desired_state(
     *,
     blank: bool,
     password: str,
-    keys: ExportedKeys,
+    keys: Sequence[ExportedKeys],
     public_keys: Mapping[str, str],
     time_zone: str,
     keyboard: str,
 ) -> dict[str, Any]:
     """The desired state (version 1, docs/adding-a-client.md). It carries secrets: memory only."""
     display = profile.settings.display
+    own = {each.fingerprint: _own_key(each) for each in keys}
     return {
         "version": 1,
         "profile": {"name": profile.name, "colour": profile.colour},
@@ -85,7 +86,8 @@ def desired_state(
         "openpgp": {
             "custody": "host" if held_on_host(profile) else "guest",
             "agent": _AGENT if held_on_host(profile) else None,
-            "key": _own_key(keys),
+            "key": own.get(profile.keys.fingerprint or ""),
+            "retired": [own[each] for each in profile.keys.retired],
             "correspondents": [
                 {
                     "fingerprint": each.fingerprint,
@@ -121,9 +123,7 @@ def _server(endpoint: Endpoint, login: str, password: str) -> dict[str, Any]:
     }
 
 
-def _own_key(keys: ExportedKeys) -> dict[str, Any] | None:
-    if keys.fingerprint is None:
-        return None
+def _own_key(keys: ExportedKeys) -> dict[str, Any]:
     return {
         "fingerprint": keys.fingerprint,
         "secret": keys.secret or None,

@@ -13,9 +13,10 @@ from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe
 from sandbox.lifecycle.settle import settle
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.keys import Key, key_problem
+from sandbox.model.keys import Key, day_of, key_problem
 from sandbox.model.machine import MachineState
-from sandbox.model.profile import Correspondent, Profile
+from sandbox.model.openpgp import Correspondent
+from sandbox.model.profile import Profile
 
 WARN_S = 30 * 24 * 3600
 
@@ -137,7 +138,7 @@ class _Adding:
         return {"fingerprint": self.key.fingerprint}
 
     def write(self) -> None:
-        new = Correspondent(self.key.fingerprint, self.key.addresses)
+        new = Correspondent(self.key.fingerprint, self.key.addresses, day_of(self.key.expires))
         _write_correspondents(self._house, self._profile, new.fingerprint, new)
 
 

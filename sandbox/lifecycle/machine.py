@@ -10,6 +10,7 @@ from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import Observation
 from sandbox.lifecycle.soundness import item_missing
 from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.keys import ExportedKeys
 from sandbox.model.machine import Image, MachineSpec, MachineState
 from sandbox.model.profile import Profile
 
@@ -66,7 +67,8 @@ def hold_key(house: House, profile: Profile) -> dict[str, str]:
         {
             "profile_id": str(profile.id),
             "name": name,
-            "fingerprint": profile.keys.fingerprint,
+            "fingerprint": profile.keys.fingerprint or "",
+            "retired": list(profile.keys.retired),
             "home": str(paths.gnupg(name)),
             "socket": str(paths.agent_socket(name)),
             "control": str(paths.custody_socket(name)),
@@ -77,6 +79,15 @@ def hold_key(house: House, profile: Profile) -> dict[str, str]:
         }
     )
     return rules
+
+
+def keys_for(house: House, profile: Profile, passphrase: str | None) -> tuple[ExportedKeys, ...]:
+    """The own key and the retired ones for the machine; without a passphrase, the public parts."""
+    ring, fingerprints = house.profile_keyring(profile.name), list(profile.keys.private)
+    if passphrase is None:
+        public = ring.public(fingerprints)
+        return tuple(ExportedKeys(each, "", "", public[each]) for each in fingerprints)
+    return tuple(ring.export(each, passphrase) for each in fingerprints)
 
 
 def secrets_of(house: House, profile: Profile, *kinds: str) -> dict[str, str]:

@@ -15,8 +15,10 @@ from sandbox.lifecycle.rekey import rekey, wrong_code
 from sandbox.lifecycle.settle import settle, unfinished_name
 from sandbox.model.custody import Where
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
+from sandbox.model.keys import day_of
 from sandbox.model.names import COLOURS, name_problem
-from sandbox.model.profile import Account, Correspondent, Keys, Profile, Settings
+from sandbox.model.openpgp import Correspondent, Keys
+from sandbox.model.profile import Account, Profile, Settings
 from sandbox.model.recovery import CODE_SLOT, new_code
 from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
 from sandbox.state import files
@@ -254,7 +256,9 @@ class _Onboarding:
         ring = self._house.profile_keyring(self._wish.name)
         ring.create()
         own = self._take_own_key(ring)
-        keys = Keys(own, tuple(self._take_correspondents(ring)))
+        ends = {key.fingerprint: day_of(key.expires) for key in ring.look([own] if own else [])}
+        taken = tuple(self._take_correspondents(ring))
+        keys = Keys(own, taken, expires=ends.get(own or "", ""))
         self.profile = replace(self.profile, keys=keys)
         return {"fingerprint": own, "correspondents": len(keys.correspondents)}
 
@@ -287,7 +291,7 @@ class _Onboarding:
         for source in self._wish.correspondents:
             armored = self._house.user_keyring.public(source) if isinstance(source, str) else source
             key = ring.add_correspondent(armored)
-            taken.append(Correspondent(key.fingerprint, key.addresses))
+            taken.append(Correspondent(key.fingerprint, key.addresses, day_of(key.expires)))
         return taken
 
     def _make_volume(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sandbox.lifecycle.machine import (
     CUSTODY,
     hold_key,
     is_usable,
+    keys_for,
     machine_spec,
     secrets_of,
     start_warden,
@@ -180,7 +181,7 @@ class _Opening:
         self._domain = house.domain(profile.name)
         self._volume = house.paths.volume(profile.name)
         self._secrets: dict[str, str] = {}
-        self._keys: ExportedKeys | None = None
+        self._keys: tuple[ExportedKeys, ...] = ()
         self._public: dict[str, str] = {}
 
     def effects(self) -> dict[str, Any]:
@@ -230,14 +231,9 @@ class _Opening:
         held = held_on_host(self._profile)
         kinds = (VOLUME_KEY, MAIL_PASSWORD, *(() if held else (KEY_PASSPHRASE,)))
         self._secrets = secrets_of(self._house, self._profile, *kinds)
+        self._keys = keys_for(self._house, self._profile, self._secrets.get(KEY_PASSPHRASE))
         ring = self._house.profile_keyring(self._profile.name)
-        keys = self._profile.keys
-        if held and keys.fingerprint:
-            public = ring.public([keys.fingerprint])[keys.fingerprint]
-            self._keys = ExportedKeys(keys.fingerprint, "", "", public)
-        else:
-            self._keys = ring.export(keys.fingerprint, self._secrets[KEY_PASSPHRASE])
-        self._public = ring.public([each.fingerprint for each in keys.correspondents])
+        self._public = ring.public([each.fingerprint for each in self._profile.keys.correspondents])
 
     def _await_channel(self) -> None:
         warden = self._house.wardens.find(self._house.paths.control_socket(self._profile.name))
@@ -279,7 +275,7 @@ class _Opening:
             self._house.progress.warn(f"The machine says: {warning.message}")
 
     def _desired(self) -> dict[str, Any]:
-        if self._keys is None:
+        if MAIL_PASSWORD not in self._secrets:
             raise RuntimeError("the secrets were not gathered")
         return desired_state(
             self._profile,

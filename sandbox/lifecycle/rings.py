@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import MailboxError
-from sandbox.model.profile import Correspondent, Keys, Profile
+from sandbox.model.openpgp import Correspondent, Keys
+from sandbox.model.profile import Profile
 from sandbox.ports import Ask
 from sandbox.state import files
 

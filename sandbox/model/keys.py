@@ -37,11 +37,16 @@ def key_problem(key: Key, *, own: bool) -> str | None:
     return None
 
 
+def day_of(expires: int | None) -> str:
+    """The day (UTC) of a key's end as profiles note it; empty when it has none."""
+    return datetime.fromtimestamp(expires, UTC).date().isoformat() if expires else ""
+
+
 @dataclass(frozen=True)
 class ExportedKeys:
-    """What the machine needs: the secret part stays protected by `passphrase`."""
+    """A key as the machine needs it: the secret part stays protected by `passphrase`."""
 
-    fingerprint: str | None
+    fingerprint: str
     secret: str
     passphrase: str
     public: str

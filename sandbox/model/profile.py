@@ -13,6 +13,7 @@ from sandbox.model.contract import Contract, read_contract, write_contract
 from sandbox.model.custody import Custody, Where, parse_rule
 from sandbox.model.endpoints import Endpoint, Security, default_security, host_problem, port_problem
 from sandbox.model.errors import InvalidInputError
+from sandbox.model.openpgp import Keys, read_keys, write_keys
 from sandbox.model.schema import Reader
 
 _KEYBOARD = re.compile(r"(host|[a-z]{2,5})\Z")
@@ -35,22 +36,6 @@ class Account:
     smtp: Endpoint
     signature: str = ""
     ca: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Correspondent:
-    """Somebody whose key was accepted, by fingerprint; the key itself is in the key store."""
-
-    fingerprint: str
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The profile's OpenPGP key and its correspondents'."""
-
-    fingerprint: str | None = None
-    correspondents: tuple[Correspondent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,7 +129,7 @@ def read_profile(document: Mapping[str, Any], template: Settings) -> Profile:
         created=reader.get("created", str, ""),
         account=_read_account(reader.table("account")),
         settings=_read_settings(reader, template),
-        keys=_read_keys(reader.table("openpgp")),
+        keys=read_keys(reader.table("openpgp")),
         contract=read_contract(reader.table("contract")),
     )
     if not profile.id.int:
@@ -175,7 +160,7 @@ def write_profile(profile: Profile) -> dict[str, Any]:
             "imap": _write_endpoint(account.imap),
             "smtp": _write_endpoint(account.smtp),
         },
-        "openpgp": _write_keys(profile.keys),
+        "openpgp": write_keys(profile.keys),
         "machine": {
             "memory": _write_size(settings.machine.memory),
             "cpus": settings.machine.cpus,
@@ -295,22 +280,6 @@ def _parse_target(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _read_keys(reader: Reader) -> Keys:
-    fingerprint = reader.parsed("fingerprint", names.parse_fingerprint, "")
-    correspondents = []
-    for entry in reader.tables("correspondents"):
-        key = entry.parsed("fingerprint", names.parse_fingerprint, "")
-        if not key:
-            entry.problem("fingerprint", "is missing")
-        addresses = entry.get("addresses", list, [])
-        if not all(isinstance(address, str) for address in addresses):
-            entry.problem("addresses", "is not a list of texts")
-        correspondents.append(Correspondent(key, tuple(map(str, addresses))))
-        entry.finish()
-    reader.finish()
-    return Keys(fingerprint or None, tuple(correspondents))
-
-
 def _write_endpoint(endpoint: Endpoint) -> dict[str, Any]:
     written: dict[str, Any] = {
         "host": endpoint.host,
@@ -319,17 +288,6 @@ def _write_endpoint(endpoint: Endpoint) -> dict[str, Any]:
     }
     if endpoint.connect:
         written["connect"] = f"{endpoint.connect[0]}:{endpoint.connect[1]}"
-    return written
-
-
-def _write_keys(keys: Keys) -> dict[str, Any]:
-    written: dict[str, Any] = {}
-    if keys.fingerprint:
-        written["fingerprint"] = keys.fingerprint
-    written["correspondents"] = [
-        {"fingerprint": each.fingerprint, "addresses": list(each.addresses)}
-        for each in keys.correspondents
-    ]
     return written
 
 

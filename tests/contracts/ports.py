@@ -144,10 +144,6 @@ class ProfileKeyringContract:
             ring.published(fingerprint, "bert@kunde.test")
         assert refused.value.code == "key-unusable"
 
-    def test_no_key_is_no_error(self, ring: ports.ProfileKeyring) -> None:
-        ring.create()
-        assert ring.export(None, self.PASSPHRASE).fingerprint is None
-
     def test_what_is_no_key_is_refused(self, ring: ports.ProfileKeyring) -> None:
         ring.create()
         with pytest.raises(MailboxError) as refused:

@@ -753,9 +753,7 @@ class FakeProfileKeyring:
             self._write("public", fingerprint, address)
         return Key(fingerprint, (address,), (address,), "E", "u", None)
 
-    def export(self, fingerprint: str | None, passphrase: str) -> ExportedKeys:
-        if fingerprint is None:
-            return ExportedKeys(None, "", "", "")
+    def export(self, fingerprint: str, passphrase: str) -> ExportedKeys:
         with self._world.change("keyring.export"):
             if (self._home / f"{fingerprint}.secret").read_text() != passphrase:
                 raise MailboxError("Locked.", code="key-locked", exit_code=Exit.KEYS)

@@ -16,7 +16,7 @@ from sandbox.cli import key_commands
 from sandbox.host.custody import pinentry
 from sandbox.host.custody.agent import AgentError
 from sandbox.host.custody.holder import Holder, Holding
-from sandbox.host.custody.keygrips import parse_grips
+from sandbox.host.custody.keygrips import parse_grips, parse_retired
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import onboard
@@ -93,6 +93,12 @@ def listing(*keys: tuple[str, str, str, str]) -> str:
         fields = [kind, validity, "", "", "", "", "", "", "", "", "", capabilities, "", "", place]
         rows += [":".join([*fields, "", ""]), f"fpr:::::::::{number}:", f"grp:::::::::G{number}:"]
     return "\n".join(rows)
+
+
+def test_a_retired_key_decrypts_even_revoked_and_signs_nothing() -> None:
+    revoked = [("sec", "r", "scESC", "+"), ("ssb", "r", "e", "+"), ("ssb", "e", "e", "+")]
+    assert parse_retired(listing(*revoked)) == ("G1", "G2")
+    assert parse_retired(listing(("sec", "u", "scESC", "#"), ("ssb", "u", "e", "#"))) == ()
 
 
 SIGNS, OLD = ("ssb", "u", "s", "+"), ("ssb", "e", "e", "+")

@@ -19,7 +19,9 @@ from tests.unit.test_profile import PROFILE
 KEYS = ExportedKeys(OWN, "secret", "passphrase", "public")
 
 
-def state(profile: Profile = PROFILE, *, keys: ExportedKeys = KEYS, blank: bool = False) -> dict:
+def state(
+    profile: Profile = PROFILE, *, keys: tuple[ExportedKeys, ...] = (KEYS,), blank: bool = False
+) -> dict:
     return desired_state(
         profile,
         blank=blank,
@@ -75,6 +77,7 @@ def test_it_says_all_that_the_contract_names() -> None:
                 "passphrase": "passphrase",
                 "public": "public",
             },
+            "retired": [],
             "correspondents": [
                 {
                     "fingerprint": BERT,
@@ -89,7 +92,25 @@ def test_it_says_all_that_the_contract_names() -> None:
 
 
 def test_without_a_key_it_says_so() -> None:
-    assert state(keys=ExportedKeys(None, "", "", ""))["openpgp"]["key"] is None
+    without = replace(PROFILE, keys=replace(PROFILE.keys, fingerprint=None))
+    assert state(without, keys=())["openpgp"]["key"] is None
+
+
+def test_retired_keys_come_too_and_are_not_the_own_one() -> None:
+    old = ExportedKeys(BERT, "old secret", "passphrase", "old public")
+    keys = replace(PROFILE.keys, retired=(BERT,))
+    said = state(replace(PROFILE, keys=keys), keys=(KEYS, old))["openpgp"]
+    assert said["key"]["fingerprint"] == OWN
+    assert said["retired"] == [
+        {
+            "fingerprint": BERT,
+            "secret": "old secret",
+            "passphrase": "passphrase",
+            "public": "old public",
+        }
+    ]
+    alone = state(replace(PROFILE, keys=replace(keys, fingerprint=None)), keys=(old,))["openpgp"]
+    assert alone["key"] is None and alone["retired"] == said["retired"]
 
 
 def test_a_blank_volume_is_named() -> None:

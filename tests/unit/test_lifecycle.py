@@ -119,6 +119,7 @@ class TestOnboard:
             "custody": "guest",
             "agent": None,
             "key": None,
+            "retired": [],
             "correspondents": [],
         }
 

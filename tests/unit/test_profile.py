@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 import uuid
+from datetime import date
 from typing import Any
 
 import pytest
@@ -14,11 +15,10 @@ from hypothesis import strategies as st
 from sandbox.model.endpoints import Endpoint, Security
 from sandbox.model.errors import Exit, InvalidInputError
 from sandbox.model.names import COLOURS
+from sandbox.model.openpgp import Correspondent, Keys
 from sandbox.model.profile import (
     Account,
-    Correspondent,
     Display,
-    Keys,
     Machine,
     Policy,
     Profile,
@@ -41,6 +41,7 @@ ENDPOINTS = st.builds(
     st.none() | st.tuples(st.sampled_from(["127.0.0.1", "::1", "x.test"]), st.integers(1, 65535)),
 )
 FINGERPRINTS = st.from_regex(r"[0-9A-F]{40}|[0-9A-F]{64}", fullmatch=True)
+DAYS = st.just("") | st.dates().map(date.isoformat)
 SIZES = st.integers(1, 999_999).flatmap(
     lambda number: st.sampled_from([number * 1024**3, number * 1024**4, number * 1024**2])
 )
@@ -84,10 +85,12 @@ PROFILES = st.builds(
         Keys,
         st.none() | FINGERPRINTS,
         st.lists(
-            st.builds(Correspondent, FINGERPRINTS, st.lists(PLAIN, max_size=2).map(tuple)),
+            st.builds(Correspondent, FINGERPRINTS, st.lists(PLAIN, max_size=2).map(tuple), DAYS),
             max_size=3,
         ).map(tuple),
-    ),
+        retired=st.lists(FINGERPRINTS, max_size=2, unique=True).map(tuple),
+        expires=DAYS,
+    ).filter(lambda keys: keys.fingerprint not in keys.retired),
 )
 TEMPLATE = Settings("other", Machine(4 * 1024**3, 4), 1024**4, Policy(True, True), Display())
 PROFILE = Profile(
@@ -162,6 +165,10 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("openpgp.fingerprint", "ABCD"),
         ("openpgp.correspondents", "none"),
         ("openpgp.extra", True),
+        ("openpgp.expires", "soon"),
+        ("openpgp.expires", 5),
+        ("openpgp.retired", "ABCD"),
+        ("openpgp.retired", ["ABCD"]),
         ("machine.memory", "100M"),
         ("machine.cpus", 0),
         ("machine.cpus", True),

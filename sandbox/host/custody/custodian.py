@@ -26,7 +26,7 @@ from sandbox.host import process
 from sandbox.host.custody.agent import Agent
 from sandbox.host.custody.ask import ask_user
 from sandbox.host.custody.holder import Holder, Holding
-from sandbox.host.custody.keygrips import read_grips
+from sandbox.host.custody.keygrips import held_grips
 from sandbox.host.gnupg import AGENT_CONF
 from sandbox.model.custody import Custody, Grants, Where, parse_rule
 from sandbox.model.errors import MailboxError
@@ -48,6 +48,7 @@ class Config:
     profile_id: uuid.UUID
     name: str
     fingerprint: str
+    retired: tuple[str, ...]
     home: Path
     socket: Path
     control: Path
@@ -66,6 +67,7 @@ class Config:
             profile_id=uuid.UUID(fields["profile_id"]),
             name=str(fields["name"]),
             fingerprint=str(fields["fingerprint"]),
+            retired=tuple(map(str, fields.get("retired", ()))),
             activity=Path(fields["activity"]),
             turns=Path(fields["turns"]),
             custody=Custody(Where.HOST, parse_rule(fields["decrypt"]), parse_rule(fields["sign"])),
@@ -144,7 +146,7 @@ class Custodian:
 
     async def _serve_guest(self) -> Any:
         config = self._config
-        grips = read_grips(config.home, config.fingerprint)
+        grips = held_grips(config.home, config.fingerprint, config.retired)
         holding = Holding(
             label=config.name,
             key=config.fingerprint,

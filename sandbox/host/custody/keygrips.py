@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,22 @@ class Grips:
     decrypt: tuple[str, ...]
 
 
+def held_grips(home: Path, own: str, retired: Sequence[str]) -> Grips:
+    """What a machine may use: its own key, if there is one, and what retired ones decrypt."""
+    grips = read_grips(home, own) if own else Grips((), ())
+    old = [grip for each in retired for grip in parse_retired(_listing(home, each))]
+    return Grips(grips.sign, tuple(dict.fromkeys((*grips.decrypt, *old))))
+
+
 def read_grips(home: Path, fingerprint: str) -> Grips:
     """The keygrips of a key in a GnuPG home."""
+    return parse_grips(_listing(home, fingerprint))
+
+
+def _listing(home: Path, fingerprint: str) -> str:
     argv = ["gpg", "--homedir", str(home), "--batch", "--with-colons", "--with-keygrip"]
     listing = process.run([*argv, "--list-secret-keys", "--", fingerprint])
-    return parse_grips(listing.stdout.decode(errors="replace"))
+    return listing.stdout.decode(errors="replace")
 
 
 def parse_grips(listing: str) -> Grips:
@@ -32,18 +44,29 @@ def parse_grips(listing: str) -> Grips:
     primary: list[str] = []
     sign: list[str] = []
     decrypt: list[str] = []
+    for parts, grip in _parts(listing):
+        usable = parts[1] not in ("r", "e", "i", "d", "n")
+        if "s" in parts[11] and usable:
+            (sign if parts[0] == "ssb" else primary).append(grip)
+        if "e" in parts[11] and parts[1] != "r":
+            decrypt.append(grip)
+    return Grips(tuple(sign or primary), tuple(decrypt))
+
+
+def parse_retired(listing: str) -> tuple[str, ...]:
+    """What of a retired key decrypts: all that ever did, for the mail is as old; nothing signs."""
+    return tuple(grip for parts, grip in _parts(listing) if "e" in parts[11])
+
+
+def _parts(listing: str) -> Iterator[tuple[list[str], str]]:
+    """Each secret part that is here: its fields, and its keygrip."""
     parts: list[str] = []
     for line in listing.splitlines():
         fields = line.split(":")
         if fields[0] in ("sec", "ssb"):
             parts = fields if _is_here(fields) else []
         elif fields[0] == "grp" and parts:
-            usable = parts[1] not in ("r", "e", "i", "d", "n")
-            if "s" in parts[11] and usable:
-                (sign if parts[0] == "ssb" else primary).append(fields[9])
-            if "e" in parts[11] and parts[1] != "r":
-                decrypt.append(fields[9])
-    return Grips(tuple(sign or primary), tuple(decrypt))
+            yield parts, fields[9]
 
 
 def _is_here(fields: list[str]) -> bool:

@@ -46,6 +46,8 @@ class Keys:
         (self._folder / "gpg.conf").write_text(COMMON + ("" if key else WITHOUT_OWN_KEY))
         self._withdraw({str(each["fingerprint"]).upper() for each in correspondents})
         self._import([each["public"] for each in correspondents], "a correspondent's key")
+        for retired in wish.get("retired") or []:
+            self._take(retired)  # opens the mail of its time, and signs nothing
         warnings = self._own_key(key) if key else []
         known = self._known()
         for each in correspondents:
@@ -54,6 +56,9 @@ class Keys:
         return warnings
 
     def _own_key(self, key: Json) -> list[tuple[str, str]]:
+        return self._judge(self._take(key))
+
+    def _take(self, key: Json) -> str:
         fingerprint = str(key["fingerprint"]).upper()
         if not self._has_secret(fingerprint):
             self._import([key["secret"]], "the secret key")
@@ -62,7 +67,7 @@ class Keys:
         if not self._has_secret(fingerprint):
             raise KeyFailureError(f"The secret key {fingerprint} did not arrive.")
         self._gpg("--import-ownertrust", data=f"{fingerprint}:6:\n")
-        return self._judge(fingerprint)
+        return fingerprint
 
     def _judge(self, fingerprint: str) -> list[tuple[str, str]]:
         """Try the key once: it also brings its passphrase into the agent's memory."""

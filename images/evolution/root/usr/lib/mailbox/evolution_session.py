@@ -201,9 +201,10 @@ def _store_secrets(desired: Json) -> None:
         attributes = ["xdg:schema", "org.gnome.Evolution.Data.Source", "e-source-uid", uid]
         attributes += ["eds-origin", "evolution-data-server"]
         _store(f"Evolution: {uid}", attributes, desired["account"][server]["password"])
-    key = desired["openpgp"].get("key") or {}
-    if key.get("passphrase"):
-        _store("OpenPGP", ["mailbox", "openpgp-passphrase"], key["passphrase"])
+    keys = [desired["openpgp"].get("key"), *desired["openpgp"].get("retired", ())]
+    # One passphrase protects all of them.
+    for passphrase in {key["passphrase"] for key in keys if key and key.get("passphrase")}:
+        _store("OpenPGP", ["mailbox", "openpgp-passphrase"], passphrase)
 
 
 def _store(label: str, attributes: list[str], secret: str) -> None:

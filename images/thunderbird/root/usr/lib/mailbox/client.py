@@ -164,13 +164,14 @@ def environment(desired: Json, home: Path) -> dict[str, str]:
 
 
 def _prepare_gnupg(desired: Json) -> None:
-    """GnuPG for a private key that stays on the host: the public key, and a way to the agent.
+    """GnuPG for private keys that stay on the host: the public ones, and a way to the agent.
 
     It rests in memory and is made anew each time; GnuPG does nothing else here.
     """
     shutil.rmtree(GNUPG_DIR, ignore_errors=True)
     openpgp = desired.get("openpgp") or {}
-    if openpgp.get("custody") != "host" or not openpgp.get("key"):
+    keys = [key for key in (openpgp.get("key"), *openpgp.get("retired", ())) if key]
+    if openpgp.get("custody") != "host" or not keys:
         return
     GNUPG_DIR.mkdir(mode=0o700)
     _write(GNUPG_DIR / "gpg.conf", b"no-autostart\ntrust-model always\n")
@@ -180,7 +181,7 @@ def _prepare_gnupg(desired: Json) -> None:
     agent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # GnuPG follows such a file to the real socket (libassuan, "socket redirection").
     _write(agent, f"%Assuan%\nsocket={openpgp['agent']}\n".encode())
-    public = str(openpgp["key"]["public"]).encode()
+    public = "\n".join(str(key["public"]) for key in keys).encode()
     _run_as_user(["/usr/bin/gpg", *gnupg, "--batch", "--quiet", "--import"], public)
 
 
