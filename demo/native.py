@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from demo.guestcode import guest_module
 from demo.proof import Proof, locally
 
 Json = dict[str, Any]
@@ -75,10 +75,11 @@ class NativeThunderbird:
 
     def kill(self) -> None:
         """What a power cut does."""
-        pid = self.client._running()
+        thunderbird = self.client.THUNDERBIRD
+        pid = thunderbird.running()
         if pid is not None:
             os.killpg(pid, 9)
-            while self.client._running() is not None:
+            while thunderbird.running() is not None:
                 time.sleep(0.05)
 
     def screenshot(self, path: Path) -> None:
@@ -97,18 +98,7 @@ class NativeThunderbird:
             "MAILBOX_READY_DEADLINE": "180",
             "DISPLAY": self.display,
         }
-        path = IMAGE_ROOT / "usr/lib/mailbox/client.py"
-        spec = importlib.util.spec_from_file_location("native_client", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        before = dict(os.environ)
-        os.environ.update(settings)
-        try:
-            spec.loader.exec_module(module)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-        return module
+        return guest_module("thunderbird", "client", settings)
 
     def _preferences(self) -> str:
         """What a machine's /etc/hosts and its own loopback do: names and a free port."""

@@ -1,7 +1,7 @@
 """Recipes of guest images: what is in `images/`, read strictly, and its digest.
 
-A client's recipe extends the base: its packages, modules and locales are added, its `root/` is
-laid over the base's, its hooks run among the base's in the order of their names.
+A client's recipe extends the base: the entries of its lists are added, its `root/` is laid over
+the base's, its hooks run among the base's in the order of their names.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ EPOCH = 1_735_689_600
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _MODULE = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _LOCALE = re.compile(r"[a-z]{2,3}_[A-Z]{2}")
+_FILES = re.compile(r"(?!.*\.\.)[A-Za-z0-9_*][A-Za-z0-9._*+-]*(/[A-Za-z0-9._*+-]+)+")
 _SUITE = re.compile(r"[a-z]+")
 _CLIENT = re.compile(r"[a-z][a-z0-9]{0,31}")
 _LISTS = {
@@ -33,6 +34,7 @@ _LISTS = {
     "initrd_modules": _MODULE,
     "modules": _MODULE,
     "locales": _LOCALE,
+    "checked": _FILES,
 }
 
 
@@ -55,6 +57,7 @@ class Layer:
     initrd_modules: tuple[str, ...]
     modules: tuple[str, ...]
     locales: tuple[str, ...]
+    checked: tuple[str, ...]
     files: tuple[SourceFile, ...]
 
 
@@ -79,6 +82,7 @@ class Recipe:
             "initrd_modules": _unique(self.layers, lambda layer: layer.initrd_modules),
             "modules": _unique(self.layers, lambda layer: layer.modules),
             "locales": _unique(self.layers, lambda layer: layer.locales),
+            "checked": _unique(self.layers, lambda layer: layer.checked),
         }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import copy
-import importlib.util
 import io
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from demo.guestcode import guest_module
 from sandbox.host.images import data_root
 
 FOLDER = data_root() / "images/evolution/root/usr/lib/mailbox"
@@ -45,20 +45,14 @@ DESIRED: dict[str, Any] = {
 }
 
 
-def load(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+def load(name: str, tmp_path: Path) -> ModuleType:
     """A module of the guest, as the guest would import it."""
-    monkeypatch.setenv("MAILBOX_STATE_DIR", str(tmp_path))
-    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
-    spec = importlib.util.spec_from_file_location(f"guest_{name}", FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return guest_module("evolution", name, {"MAILBOX_STATE_DIR": str(tmp_path)})
 
 
 @pytest.fixture
-def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
-    return load("evolution_sources", monkeypatch, tmp_path)
+def sources(tmp_path: Path) -> ModuleType:
+    return load("evolution_sources", tmp_path)
 
 
 def parsed(text: str) -> configparser.ConfigParser:
@@ -159,30 +153,26 @@ def test_windows_are_readable_by_programs_only_where_wished(sources: ModuleType)
         ("Bert <x> (Büro) <bert@partner.test>", "bert@partner.test"),
     ],
 )
-def test_address_of_a_user_id(
-    uid: str, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert load("evolution_keys", monkeypatch, tmp_path).address_of(uid) == address
+def test_address_of_a_user_id(uid: str, address: str, tmp_path: Path) -> None:
+    assert load("evolution_keys", tmp_path).address_of(uid) == address
 
 
-def test_escapes_of_gnupgs_listing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    keys = load("evolution_keys", monkeypatch, tmp_path)
+def test_escapes_of_gnupgs_listing(tmp_path: Path) -> None:
+    keys = load("evolution_keys", tmp_path)
     assert keys.unescaped(r"J\xc3\xb6rg\x3a <j@b.test>") == "Jörg: <j@b.test>"
     assert keys.unescaped("Jörg <j@b.test>") == "Jörg <j@b.test>"
 
 
-def test_a_key_on_the_host_is_refused_before_anything_is_done(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    keys = load("evolution_keys", monkeypatch, tmp_path)
+def test_a_key_on_the_host_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    keys = load("evolution_keys", tmp_path)
     wish = {"key": {"fingerprint": "A" * 40, "secret": None}, "correspondents": []}
     with pytest.raises(keys.KeyFailureError, match="stays on the host"):
         keys.Keys(tmp_path, {}).apply(wish)
     assert not (tmp_path / ".gnupg").exists()
 
 
-def test_a_connection_is_recognised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    session = load("evolution_session", monkeypatch, tmp_path)
+def test_a_connection_is_recognised(tmp_path: Path) -> None:
+    session = load("evolution_session", tmp_path)
     line = "   0: 0100007F:8F3A 0109007F:03E1 01 00000000:00000000 00:00000000 00000000  1000 0 1"
     assert session.connected(line, "127.0.9.1", 993)
     assert not session.connected(line, "127.0.9.2", 993)
@@ -190,10 +180,8 @@ def test_a_connection_is_recognised(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert not session.connected(line.replace(" 01 ", " 02 "), "127.0.9.1", 993)
 
 
-def test_the_digest_ignores_the_state_of_the_volume(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    session = load("evolution_session", monkeypatch, tmp_path)
+def test_the_digest_ignores_the_state_of_the_volume(tmp_path: Path) -> None:
+    session = load("evolution_session", tmp_path)
     blank = session._digest({**DESIRED, "volume": {"blank": True}})
     assert blank == session._digest({**DESIRED, "volume": {"blank": False}})
     assert blank != session._digest({**DESIRED, "policy": {"remote_content": True}})

@@ -25,7 +25,18 @@ from sandbox.state.journal import Journal
 from tests.unit import test_crash_matrix as matrix
 from tests.unit.fakes import World, make_house
 
-BASE = 'suite = "trixie"\npackages = ["kmod"]\nmodules = ["ext4"]\nlocales = ["en_GB"]\n'
+BASE = """
+suite = "trixie"
+packages = ["kmod"]
+modules = ["ext4"]
+locales = ["en_GB"]
+checked = ["sbin/init"]
+"""
+MUA = """
+extends = "base"
+packages = ["mua", "kmod"]
+checked = ["usr/bin/mua*"]
+"""
 
 
 @pytest.fixture
@@ -34,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     _write(tmp_path / "recipes/base/recipe.toml", BASE)
     _write(tmp_path / "recipes/base/root/etc/hosts", "127.0.0.1 localhost\n")
     _write(tmp_path / "recipes/base/hooks/10-first", "#!/bin/sh\n", 0o755)
-    _write(tmp_path / "recipes/mua/recipe.toml", 'extends = "base"\npackages = ["mua", "kmod"]\n')
+    _write(tmp_path / "recipes/mua/recipe.toml", MUA)
     _write(tmp_path / "recipes/mua/root/etc/hosts", "of the client\n")
     _write(tmp_path / "recipes/mua/hooks/05-early", "#!/bin/sh\n", 0o755)
     return tmp_path / "recipes"
@@ -79,7 +90,12 @@ def test_a_recipe_adds_to_the_base(folder: Path) -> None:
     recipe = recipes.load("mua", folder)
     assert recipe.suite == "trixie"
     assert recipe.packages == ["kmod", "mua"]
-    assert recipe.lists == {"initrd_modules": [], "modules": ["ext4"], "locales": ["en_GB"]}
+    assert recipe.lists == {
+        "initrd_modules": [],
+        "modules": ["ext4"],
+        "locales": ["en_GB"],
+        "checked": ["sbin/init", "usr/bin/mua*"],
+    }
     assert recipes.hooks(recipe) == [
         ".mailbox-build/hooks/05-early",
         ".mailbox-build/hooks/10-first",

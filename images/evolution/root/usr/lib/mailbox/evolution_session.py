@@ -22,10 +22,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import evolution_keys
 import evolution_sources
+import program
 
 Json = dict[str, Any]
 
-STATE_DIR = Path(os.environ["MAILBOX_STATE_DIR"])
+STATE_DIR = program.STATE_DIR
 HOME = Path(os.environ["HOME"])
 CONFIG = HOME / ".config"
 CACHE = HOME / ".cache" / "evolution" / "mail" / evolution_sources.ACCOUNT
@@ -245,14 +246,7 @@ def connected(line: str, address: str, port: int) -> bool:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as sink:
-        sink.write(text)
-        sink.flush()
-        os.fsync(sink.fileno())
-    draft.replace(path)
+    program.write(path, text.encode())
 
 
 def _wait(condition: Any, deadline_s: float) -> bool:
