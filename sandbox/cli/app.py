@@ -153,6 +153,7 @@ def main() -> None:
     from sandbox.cli import (
         certificates,
         commands,
+        correspondents,
         ending,
         image_commands,
         key_commands,
@@ -162,5 +163,6 @@ def main() -> None:
     # Secrets pass through this process: a crash must not write them to the disk. The hard limit
     # stays, because a libvirtd that starts with us sets its own and fails where it may not.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    _ = (certificates, commands, ending, image_commands, key_commands, recovery_commands)
+    _ = (certificates, commands, correspondents, ending, image_commands, key_commands)
+    _ = recovery_commands
     cli(prog_name="mailbox")

@@ -57,6 +57,7 @@ def compose(progress: Progress) -> House:
         servers=Lazy(_servers),
         host=Lazy(lambda: _ThisComputer(paths)),
         user_keyring=Lazy(_user_keyring),
+        key_reader=Lazy(lambda: _key_reader(paths)),
         profile_keyring=lambda name: _profile_keyring(paths.gnupg(name)),
         progress=progress,
     )
@@ -133,6 +134,12 @@ def _user_keyring() -> Any:
     from sandbox.host.gnupg import UserKeyring
 
     return UserKeyring(os.environ.get("GNUPGHOME"))
+
+
+def _key_reader(paths: Paths) -> Any:
+    from sandbox.host.keyreader import KeyReader
+
+    return KeyReader(paths.runtime)
 
 
 def _profile_keyring(home: Path) -> Any:

@@ -24,13 +24,14 @@ def keys() -> None:
     """Look after a mailbox's OpenPGP keys: its own and its correspondents'."""
 
 
-def _on_keys(
+def on_keys(
     *decorators: Callable[[Any], Any],
 ) -> Callable[[Callable[..., Any]], click.Command]:
+    """As `verb`, below `keys`."""
     return _verb_of(keys, decorators)
 
 
-@_on_keys(NAME)
+@on_keys(NAME)
 def list_(printer: Printer, name: str) -> None:
     """List a mailbox's own key and its correspondents', with what is wrong with them."""
     from sandbox.lifecycle.keys import list_keys, warn_of_keys
@@ -52,30 +53,7 @@ def _day(moment: int | None) -> str:
     return datetime.fromtimestamp(moment, UTC).date().isoformat() if moment else "never"
 
 
-@_on_keys(NAME, click.argument("key", metavar="FINGERPRINT|FILE"), DRY_RUN)
-def add(printer: Printer, name: str, key: str, dry_run: bool) -> None:
-    """Accept a correspondent's key, from your GnuPG by its fingerprint, or from a file.
-
-    Compare the fingerprint with the correspondent first, by another way than mail.
-    """
-    from sandbox.cli.onboarding import read_file
-    from sandbox.lifecycle.keys import add as add_key
-    from sandbox.model.names import parse_fingerprint
-
-    source: str | bytes
-    try:
-        source = parse_fingerprint(key)
-    except ValueError:
-        source = read_file("FINGERPRINT|FILE", key) or b""
-    if dry_run:
-        from sandbox.lifecycle import preview
-
-        show_plan(printer, preview.adding_key(compose(printer), name, source))
-        return
-    printer.result(add_key(compose(printer), name, source))
-
-
-@_on_keys(NAME, click.argument("fingerprint"), DRY_RUN)
+@on_keys(NAME, click.argument("fingerprint"), DRY_RUN)
 def remove(printer: Printer, name: str, fingerprint: str, dry_run: bool) -> None:
     """Accept a correspondent's key no longer."""
     from sandbox.lifecycle.keys import remove as remove_key
@@ -93,7 +71,7 @@ def remove(printer: Printer, name: str, fingerprint: str, dry_run: bool) -> None
     printer.result(remove_key(compose(printer), name, parsed))
 
 
-@_on_keys(
+@on_keys(
     NAME,
     click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path)),
 )
@@ -109,7 +87,7 @@ def publish(printer: Printer, name: str, folder: Path) -> None:
     printer.result(publish_key(compose(printer), name, folder))
 
 
-@_on_keys(NAME)
+@on_keys(NAME)
 def activity(printer: Printer, name: str) -> None:
     """Show what a machine used a key on this computer for, and what it was refused."""
     house = compose(printer)
@@ -128,7 +106,7 @@ def activity(printer: Printer, name: str) -> None:
     printer.table(("TIME (UTC)", "OPERATION", "KEYGRIP OR REQUEST", "OUTCOME", "TIMES"), rows)
 
 
-@_on_keys(
+@on_keys(
     NAME,
     click.option(
         "--minutes",

@@ -161,6 +161,7 @@ def _adopting(
         password=input_.take_password(said["password_stdin"]),
         key=KeyChoice(known, file, ask=input_.passphrase_source(said["key_passphrase_fd"])),
         correspondents=tuple(each for each in wanted if _is_at_hand(printer, house, each)),
+        accepted=profile.keys.correspondents,
         colour=profile.colour,
         check_servers=not said["offline"],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import gnupg
 from sandbox.host import process
 from sandbox.host.keyparts import parts_problem
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.keys import ExportedKeys, Key, key_problem
+from sandbox.model.keys import ExportedKeys, Key, addresses_of, key_problem
+from sandbox.model.packets import Bundle, armored, read_keys
 from sandbox.state import files
 
 # The passphrase has 256 random bits: iterating its hash would only cost time (gpg-agent(1)).
@@ -26,7 +27,6 @@ from sandbox.state import files
 # ask for the same passphrase once a subkey on a busy computer.
 AGENT_CONF = "s2k-count 65536\nallow-loopback-pinentry\nno-allow-external-cache\n"
 _MOST_SUBKEYS = 64
-_ADDRESS = re.compile(r"<([^<>@\s]+@[^<>@\s]+)>|^([^<>@\s]+@[^<>@\s]+)$")
 
 Ask = Callable[[str], str]
 """Asks the user for the passphrase of a key, described by the argument."""
@@ -48,6 +48,14 @@ class UserKeyring:
     def public(self, fingerprint: str) -> bytes:
         """The public key, or a MailboxError `key-not-found`."""
         return _checked_export(self._gpg().export_keys(fingerprint), fingerprint)
+
+    def publics(self, fingerprints: Sequence[str]) -> dict[str, bytes]:
+        """Public keys, all exported at once; raises MailboxError `key-not-found`."""
+        found = exported_keys(self._gpg(), fingerprints)
+        for each in fingerprints:
+            if each not in found:
+                raise _not_found(each)
+        return found
 
     def has_secret(self, fingerprint: str) -> bool:
         """Whether the secret key is here."""
@@ -145,19 +153,13 @@ class ProfileKeyring:
             self._protect(key.fingerprint, old, new, ask)
         return key
 
-    def add_correspondent(self, armored: bytes) -> Key:
-        """Import a public key; raises `key-unusable` with the reason."""
+    def add_correspondents(self, public: Sequence[str]) -> None:
+        """Import keys that were read and judged before; raises `key-unusable` otherwise."""
+        wanted = {key.fingerprint for armored in public for key in _keys_in(armored)}
         with self._session() as gpg:
-            if any(found["type"] == "sec" for found in gpg.scan_keys_mem(armored)):
-                raise _unusable("The correspondent's file", "holds a secret key")
-            fingerprints = set(gpg.import_keys(armored).fingerprints)
-            if len(fingerprints) != 1:
-                raise _unusable("The correspondent's file", "does not hold exactly one key")
-            key = self._find(gpg, fingerprints.pop())
-        problem = key_problem(key, own=False)
-        if problem:
-            raise _unusable(key.fingerprint, problem)
-        return key
+            taken = set(gpg.import_keys("\n".join(public)).fingerprints) if public else set()
+        if wanted - taken:
+            raise _unusable(" and ".join(sorted(wanted - taken)), "was not taken by GnuPG")
 
     def export(self, fingerprint: str, passphrase: str) -> ExportedKeys:
         """A key of the profile's for its machine, still protected by `passphrase`."""
@@ -174,9 +176,10 @@ class ProfileKeyring:
         return ExportedKeys(fingerprint, secret, passphrase, public)
 
     def public(self, fingerprints: list[str]) -> dict[str, str]:
-        """The public keys of the given fingerprints, armored."""
+        """Those of the public keys that are there, armored, without signatures of others."""
         with self._session() as gpg:
-            return {each: gpg.export_keys(each) for each in fingerprints}
+            found = exported_keys(gpg, fingerprints)
+        return {each: armored(data) for each, data in found.items()}
 
     def published(self, fingerprint: str, address: str) -> bytes:
         """The public key for everybody: one address, no signatures of others (RFC 4880, binary).
@@ -196,12 +199,13 @@ class ProfileKeyring:
 
     def look(self, fingerprints: list[str]) -> list[Key]:
         """Those of the keys that are in the ring."""
+        wanted = set(fingerprints)
         with self._session() as gpg:
             secret = {each["fingerprint"] for each in gpg.list_keys(True)}
             return [
                 _key(found, found["fingerprint"] in secret)
                 for found in gpg.list_keys()
-                if found["fingerprint"] in fingerprints
+                if found["fingerprint"] in wanted
             ]
 
     def _protect(self, fingerprint: str, old: str, new: str, ask: Ask) -> None:
@@ -277,12 +281,6 @@ def ask_with_pinentry(description: str, tty: str | None) -> str:
     )
 
 
-def addresses_of(user_ids: list[str]) -> tuple[str, ...]:
-    """The mail addresses in user ids, in their order, each once."""
-    found = (_ADDRESS.search(each) for each in user_ids)
-    return tuple(dict.fromkeys((m[1] or m[2]).lower() for m in found if m))
-
-
 def _key(found: dict[str, Any], secret: bool) -> Key:
     return Key(
         fingerprint=found["fingerprint"],
@@ -293,6 +291,21 @@ def _key(found: dict[str, Any], secret: bool) -> Key:
         expires=int(found["expires"]) if found["expires"] else None,
         secret=secret,
     )
+
+
+def exported_keys(gpg: Any, fingerprints: Sequence[str]) -> dict[str, bytes]:
+    """The public keys by fingerprint: one export for all, split into its keys."""
+    if not fingerprints:
+        return {}
+    data: bytes = gpg.export_keys(list(fingerprints), armor=False, minimal=True)
+    return {each.fingerprint: each.data for each in (read_keys(data) if data else ())}
+
+
+def _keys_in(text: str) -> tuple[Bundle, ...]:
+    try:
+        return read_keys(text.encode())
+    except ValueError as error:
+        raise _unusable("The correspondent's key", str(error)) from None
 
 
 def _checked_export(exported: str, fingerprint: str) -> bytes:

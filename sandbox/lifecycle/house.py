@@ -35,6 +35,7 @@ class House:
     servers: ports.Servers
     host: ports.Host
     user_keyring: ports.UserKeyring
+    key_reader: ports.KeyReader
     profile_keyring: Callable[[str], ports.ProfileKeyring]
     progress: Progress
 

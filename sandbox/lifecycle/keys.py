@@ -1,11 +1,11 @@
-"""`keys list|add|remove`: a mailbox's own key and its correspondents', in ring and profile."""
+"""`keys list|remove`: a mailbox's own key and its correspondents', in ring and profile."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sandbox.lifecycle.engine import Plan, Step, run
@@ -15,7 +15,6 @@ from sandbox.lifecycle.settle import settle
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import Key, day_of, key_problem
 from sandbox.model.machine import MachineState
-from sandbox.model.openpgp import Correspondent
 from sandbox.model.profile import Profile
 
 WARN_S = 30 * 24 * 3600
@@ -77,13 +76,7 @@ def warn_of_ends(house: House, name: str) -> None:
         warn_of_keys(house, [each for each in list_keys(house, name) if each.ends_soon(now)])
 
 
-_WRITE = Step("profile", "Writing the profile", "it names whose keys are accepted")
-
-
-def plan_add(name: str) -> Plan:
-    """The steps of `keys add`."""
-    take = Step("take", "Taking the key", "the mailbox has a key ring of its own")
-    return Plan("keys add", name, (take, _WRITE))
+WRITE = Step("profile", "Writing the profile", "it names whose keys are accepted")
 
 
 def plan_remove(profile: Profile, fingerprint: str) -> Plan:
@@ -95,51 +88,7 @@ def plan_remove(profile: Profile, fingerprint: str) -> Plan:
             code="key-not-found",
             exit_code=Exit.KEYS,
         )
-    return Plan("keys remove", profile.name, (_WRITE,), {"fingerprint": fingerprint})
-
-
-def add(house: House, name: str, source: str | bytes) -> Result:
-    """Accept a correspondent's key: by fingerprint from the user's GnuPG, or from a file."""
-    profile = house.records.load(name)
-    with house.locked(profile.name, "keys add"):
-        settle(house, profile.name)
-        profile = house.records.load(name)
-        work = _Adding(house, profile, source)
-        run(
-            plan_add(profile.name),
-            {"take": work.take, "profile": work.write},
-            house.journal(profile.name),
-            house.progress,
-            undo=lambda: None,
-        )
-    summary = (
-        f"{', '.join(work.key.addresses) or 'The key'} is accepted with {work.key.fingerprint}."
-    )
-    return _changed(house, "keys add", profile.name, summary, asdict(work.key))
-
-
-class _Adding:
-    def __init__(self, house: House, profile: Profile, source: str | bytes) -> None:
-        self.key: Key
-        self._house = house
-        self._profile = profile
-        self._source = source
-
-    def take(self) -> dict[str, Any]:
-        source = self._source
-        armored = self._house.user_keyring.public(source) if isinstance(source, str) else source
-        self.key = self._house.profile_keyring(self._profile.name).add_correspondent(armored)
-        if self.key.fingerprint == self._profile.keys.fingerprint:
-            raise MailboxError(
-                "That is the mailbox's own key; nothing was changed.",
-                code="key-unusable",
-                exit_code=Exit.KEYS,
-            )
-        return {"fingerprint": self.key.fingerprint}
-
-    def write(self) -> None:
-        new = Correspondent(self.key.fingerprint, self.key.addresses, day_of(self.key.expires))
-        _write_correspondents(self._house, self._profile, new.fingerprint, new)
+    return Plan("keys remove", profile.name, (WRITE,), {"fingerprint": fingerprint})
 
 
 def remove(house: House, name: str, fingerprint: str) -> Result:
@@ -150,22 +99,20 @@ def remove(house: House, name: str, fingerprint: str) -> Result:
         profile = house.records.load(name)
         plan = plan_remove(profile, fingerprint)
         effects: dict[str, Callable[[], Any]] = {
-            "profile": lambda: _write_correspondents(house, profile, fingerprint, None)
+            "profile": lambda: _write_without(house, profile, fingerprint)
         }
         run(plan, effects, house.journal(profile.name), house.progress, undo=lambda: None)
     summary = f"The key {fingerprint} is accepted no longer."
-    return _changed(house, "keys remove", profile.name, summary, {"fingerprint": fingerprint})
+    return changed(house, "keys remove", profile.name, summary, {"fingerprint": fingerprint})
 
 
-def _write_correspondents(
-    house: House, profile: Profile, fingerprint: str, new: Correspondent | None
-) -> None:
-    kept = [each for each in profile.keys.correspondents if each.fingerprint != fingerprint]
-    correspondents = (*kept, *((new,) if new else ()))
-    house.records.save(replace(profile, keys=replace(profile.keys, correspondents=correspondents)))
+def _write_without(house: House, profile: Profile, fingerprint: str) -> None:
+    kept = tuple(each for each in profile.keys.correspondents if each.fingerprint != fingerprint)
+    house.records.save(replace(profile, keys=replace(profile.keys, correspondents=kept)))
 
 
-def _changed(house: House, verb: str, name: str, summary: str, facts: dict[str, Any]) -> Result:
+def changed(house: House, verb: str, name: str, summary: str, facts: dict[str, Any]) -> Result:
+    """The result of a change of keys, and when it counts."""
     is_open = observe(house, name).machine is not MachineState.CLOSED
     when = "once it was closed and opened again" if is_open else "at the next open"
     return Result(verb, name, f"{summary} It counts {when}.", {**facts, "open": is_open})

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sandbox.lifecycle.correspondents import from_user, look_into, with_accepted
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.rekey import rekey, wrong_code
@@ -17,6 +18,7 @@ from sandbox.model.custody import Where
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.keys import day_of
 from sandbox.model.names import COLOURS, name_problem
+from sandbox.model.offers import Source, only_one, without_own
 from sandbox.model.openpgp import Correspondent, Keys
 from sandbox.model.profile import Account, Profile, Settings
 from sandbox.model.recovery import CODE_SLOT, new_code
@@ -53,6 +55,8 @@ class Wish:
     password: str = field(repr=False)
     key: KeyChoice = field(default_factory=KeyChoice)
     correspondents: tuple[str | bytes, ...] = field(default=(), repr=False)
+    # How those of them were accepted that an older profile has.
+    accepted: tuple[Correspondent, ...] = ()
     colour: str = ""
     check_servers: bool = True
     reuse_name: bool = False
@@ -257,7 +261,7 @@ class _Onboarding:
         ring.create()
         own = self._take_own_key(ring)
         ends = {key.fingerprint: day_of(key.expires) for key in ring.look([own] if own else [])}
-        taken = tuple(self._take_correspondents(ring))
+        taken = self._take_correspondents(ring, own)
         keys = Keys(own, taken, expires=ends.get(own or "", ""))
         self.profile = replace(self.profile, keys=keys)
         return {"fingerprint": own, "correspondents": len(keys.correspondents)}
@@ -286,13 +290,16 @@ class _Onboarding:
             )
         return str(key.fingerprint)
 
-    def _take_correspondents(self, ring: Any) -> list[Correspondent]:
-        taken = []
-        for source in self._wish.correspondents:
-            armored = self._house.user_keyring.public(source) if isinstance(source, str) else source
-            key = ring.add_correspondent(armored)
-            taken.append(Correspondent(key.fingerprint, key.addresses, day_of(key.expires)))
-        return taken
+    def _take_correspondents(self, ring: Any, own: str | None) -> tuple[Correspondent, ...]:
+        named = [each for each in self._wish.correspondents if isinstance(each, str)]
+        contents = [each for each in self._wish.correspondents if isinstance(each, bytes)]
+        given = [Source("The correspondent's file", each, trusted=True) for each in contents]
+        found = look_into(self._house, [*from_user(self._house, named), *given])
+        offers = [only_one(each) for each in found]
+        without_own(offers, own)
+        ring.add_correspondents([each.public for each in offers])
+        before = {each.fingerprint: each for each in self._wish.accepted}
+        return tuple(before.get(each.fingerprint, each) for each in with_accepted((), offers))
 
     def _make_volume(self) -> dict[str, Any]:
         path = self._house.paths.volume(self._wish.name)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 
 from sandbox.lifecycle import images
 from sandbox.lifecycle.close import is_closed, plan_close
 from sandbox.lifecycle.codes import look
+from sandbox.lifecycle.correspondents import plan_add
 from sandbox.lifecycle.engine import Plan, Step
 from sandbox.lifecycle.header import plan_backup
 from sandbox.lifecycle.house import House
-from sandbox.lifecycle.keys import plan_add, plan_remove
+from sandbox.lifecycle.keys import plan_remove
 from sandbox.lifecycle.machine import is_usable
 from sandbox.lifecycle.observe import Observation, observe, observe_all
 from sandbox.lifecycle.onboard import Wish, plan_onboard
@@ -28,6 +30,7 @@ from sandbox.lifecycle.suspend import plan_suspend, refuse
 from sandbox.lifecycle.switch import to_leave
 from sandbox.lifecycle.warm import killed
 from sandbox.model.machine import MachineState
+from sandbox.model.offers import Offer, without_own
 from sandbox.model.profile import SUSPEND
 from sandbox.state.retentions import Retention, today
 
@@ -107,12 +110,11 @@ def recovering(house: House, name: str, means: Means) -> Plan:
     return _after_settling(house, known, look_ahead(house, known, means))
 
 
-def adding_key(house: House, name: str, source: str | bytes) -> Plan:
-    """What `keys add` would do; a key that the user's GnuPG lacks is refused as it would be."""
-    known = house.records.load(find_name(house, name)).name
-    if isinstance(source, str):
-        house.user_keyring.public(source)
-    return _after_settling(house, known, plan_add(known))
+def adding_keys(house: House, name: str, offers: Sequence[Offer]) -> Plan:
+    """What `keys add` would do with keys that were found; refused as it would be."""
+    profile = house.records.load(find_name(house, name))
+    without_own(offers, profile.keys.fingerprint)
+    return _after_settling(house, profile.name, plan_add(profile.name, len(offers)))
 
 
 def removing_key(house: House, name: str, fingerprint: str) -> Plan:

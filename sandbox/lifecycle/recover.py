@@ -113,7 +113,7 @@ class _Recovery:
         self._path = house.paths.volume(profile.name)
         self._new: dict[str, str] = {}
         self._own: tuple[bytes, str] | None = None
-        self._public: tuple[bytes, ...] = ()
+        self._public: dict[str, str] = {}
 
     def look(self) -> Needs:
         """What there is need for; raises when the code does not open the volume."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import MailboxError
-from sandbox.model.openpgp import Correspondent, Keys
+from sandbox.model.openpgp import Keys
+from sandbox.model.packets import armored
 from sandbox.model.profile import Profile
 from sandbox.ports import Ask
 from sandbox.state import files
@@ -25,32 +27,32 @@ def is_locked(house: House, profile: Profile, passphrase: str | None) -> bool:
     return passphrase is None
 
 
-def correspondents(house: House, profile: Profile) -> tuple[bytes, ...]:
-    """The correspondents' public keys, from the ring or else the user's GnuPG."""
+def correspondents(house: House, profile: Profile) -> dict[str, str]:
+    """The correspondents' public keys by fingerprint, from the ring or else the user's GnuPG."""
     known: dict[str, str] = {}
     fingerprints = [each.fingerprint for each in profile.keys.correspondents]
     if house.paths.gnupg(profile.name).exists():
         known = house.profile_keyring(profile.name).public(fingerprints)
-    found = (known.get(each, "").encode() or _from_user(house, each) for each in fingerprints)
-    return tuple(each for each in found if each)
+    found = {each: known.get(each) or _from_user(house, each) for each in fingerprints}
+    return {each: public for each, public in found.items() if public}
 
 
-def _from_user(house: House, fingerprint: str) -> bytes:
+def _from_user(house: House, fingerprint: str) -> str:
     try:
-        return house.user_keyring.public(fingerprint)
+        return armored(house.user_keyring.publics([fingerprint])[fingerprint])
     except MailboxError:
         house.progress.warn(
             f"The correspondent's key {fingerprint} is neither here nor in your GnuPG; the mail "
             "client keeps its own copy on the volume."
         )
-        return b""
+        return ""
 
 
 def renew(
     house: House,
     profile: Profile,
     own: tuple[bytes, str] | None,
-    public: tuple[bytes, ...],
+    public: Mapping[str, str],
     passphrase: str,
     ask: Ask,
 ) -> Keys:
@@ -62,11 +64,12 @@ def renew(
     fingerprint = None
     if own is not None:
         fingerprint = ring.add_own(*own, passphrase, ask).fingerprint
-    taken = [ring.add_correspondent(armored) for armored in public]
+    ring.add_correspondents(list(public.values()))
     _move(house.paths.gnupg(name), house.paths.gnupg(_old(name)))
     _move(house.paths.gnupg(_new(name)), house.paths.gnupg(name))
     house.profile_keyring(_old(name)).destroy()
-    return Keys(fingerprint, tuple(Correspondent(key.fingerprint, key.addresses) for key in taken))
+    kept = (each for each in profile.keys.correspondents if each.fingerprint in public)
+    return Keys(fingerprint, tuple(kept))
 
 
 def tidy(house: House, name: str) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+_ADDRESS = re.compile(r"<([^<>@\s]+@[^<>@\s]+)>|^([^<>@\s]+@[^<>@\s]+)$")
 
 
 @dataclass(frozen=True)
@@ -50,3 +54,9 @@ class ExportedKeys:
     secret: str
     passphrase: str
     public: str
+
+
+def addresses_of(user_ids: Iterable[str]) -> tuple[str, ...]:
+    """The mail addresses in user ids, in their order, each once."""
+    found = (_ADDRESS.search(each) for each in user_ids)
+    return tuple(dict.fromkeys((m[1] or m[2]).lower() for m in found if m))

@@ -117,6 +117,9 @@ class UserKeyringContract:
             user_keyring.public(NOBODY)
         assert refused.value.code == "key-not-found"
         with pytest.raises(MailboxError) as refused:
+            user_keyring.publics([NOBODY])
+        assert refused.value.code == "key-not-found"
+        with pytest.raises(MailboxError) as refused:
             user_keyring.secret(NOBODY, never)
         assert refused.value.code == "key-not-found"
 
@@ -147,7 +150,7 @@ class ProfileKeyringContract:
     def test_what_is_no_key_is_refused(self, ring: ports.ProfileKeyring) -> None:
         ring.create()
         with pytest.raises(MailboxError) as refused:
-            ring.add_correspondent(b"junk")
+            ring.add_correspondents(["junk"])
         assert refused.value.code == "key-unusable"
         with pytest.raises(MailboxError) as refused:
             ring.add_own(b"junk", "", self.PASSPHRASE, never)

@@ -272,8 +272,6 @@ def test_a_revoked_key_is_refused(home: Home, ring: ProfileKeyring) -> None:
     assert "is revoked" in refused_with(
         "key-unusable", lambda: ring.add_own(armored, "", NEW, never)
     )
-    public = home.gpg("--armor", "--export", fingerprint).encode()
-    assert "is revoked" in refused_with("key-unusable", lambda: ring.add_correspondent(public))
 
 
 def test_a_public_key_is_not_ones_own(home: Home, ring: ProfileKeyring) -> None:
@@ -297,44 +295,18 @@ def test_subkeys_without_their_primary_key_do(
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_file_holds_exactly_one_key(home: Home, ring: ProfileKeyring, count: int) -> None:
+def test_a_file_of_ones_own_holds_exactly_one_key(
+    home: Home, ring: ProfileKeyring, count: int
+) -> None:
     keys = [home.make(address=f"{number}@kunde.test") for number in range(count)]
     secret = b"".join(home.export(each) for each in keys) or b"no key"
-    public = b"".join(home.gpg("--armor", "--export", each).encode() for each in keys) or b"none"
-    for action in (
-        lambda: ring.add_own(secret, "", NEW, never),
-        lambda: ring.add_correspondent(public),
-    ):
-        assert "exactly one key" in refused_with("key-unusable", action)
-
-
-def test_a_correspondents_key_is_taken(home: Home, user: UserKeyring, ring: ProfileKeyring) -> None:
-    fingerprint = home.make(address="Bert@Partner.test")
-    key = ring.add_correspondent(user.public(fingerprint))
-    assert (key.fingerprint, key.addresses, key.secret) == (
-        fingerprint,
-        ("bert@partner.test",),
-        False,
-    )
-    assert ring.look([fingerprint, "A" * 40]) == [key]
-    assert "PUBLIC KEY" in ring.public([fingerprint])[fingerprint]
-    assert agents_of(ring) == []
-
-
-def test_a_correspondents_secret_key_is_refused(home: Home, ring: ProfileKeyring) -> None:
-    armored = home.export(home.make(address="bert@partner.test"))
-    brief = refused_with("key-unusable", lambda: ring.add_correspondent(armored))
-    assert "secret" in brief
-    assert list(folder_of(ring).glob("private-keys-v1.d/*.key")) == []
-
-
-def test_a_correspondent_without_encryption_is_refused(home: Home, ring: ProfileKeyring) -> None:
-    public = home.gpg("--armor", "--export", home.make("cert,sign")).encode()
-    refused_with("key-unusable", lambda: ring.add_correspondent(public))
+    brief = refused_with("key-unusable", lambda: ring.add_own(secret, "", NEW, never))
+    assert "exactly one key" in brief
 
 
 def test_a_key_that_is_not_there_is_said(user: UserKeyring, home: Home) -> None:
     refused_with("key-not-found", lambda: user.public("A" * 40))
+    refused_with("key-not-found", lambda: user.publics(["A" * 40]))
     refused_with("key-not-found", lambda: user.secret("A" * 40, never))
 
 
@@ -368,7 +340,7 @@ def test_the_users_own_ring_is_never_changed(
     before = content()
     armored, old = user.secret(fingerprint, lambda _: "old")
     ring.add_own(armored, old, NEW, never)
-    ring.add_correspondent(user.public(fingerprint))
+    ring.add_correspondents([user.public(fingerprint).decode()])
     assert content() == before
     assert home.export(fingerprint, "old")
 

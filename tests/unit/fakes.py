@@ -29,6 +29,7 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.inventory import Copy
 from sandbox.model.keys import ExportedKeys, Key
 from sandbox.model.machine import Image, MachineSpec, MachineState, domain_name
+from sandbox.model.offers import Offer, Reading, ReadKey
 from sandbox.model.profile import Account, Display, Machine, Policy, Settings
 from sandbox.model.remains import Searched, Sought
 from sandbox.model.warm import WarmNote
@@ -705,6 +706,9 @@ class FakeUserKeyring:
     def public(self, fingerprint: str) -> bytes:
         return f"public {fingerprint} {self._known(fingerprint)[0]}".encode()
 
+    def publics(self, fingerprints: Sequence[str]) -> dict[str, bytes]:
+        return {each: self.public(each) for each in fingerprints}
+
     def has_secret(self, fingerprint: str) -> bool:
         return fingerprint in self._world.keys
 
@@ -714,6 +718,23 @@ class FakeUserKeyring:
         if said != passphrase:
             raise MailboxError("Wrong.", code="key-passphrase-wrong", exit_code=Exit.KEYS)
         return f"secret {fingerprint} {address}".encode(), said
+
+
+class FakeKeyReader:
+    """Reads `public FINGERPRINT ADDRESS`, one key a line; all of them can be used."""
+
+    def read(self, untrusted: Sequence[bytes]) -> list[Reading]:
+        return [self._read(content.decode()) for content in untrusted]
+
+    def _read(self, text: str) -> Reading:
+        try:
+            found = [_armored(line.encode(), "public") for line in text.splitlines()]
+        except MailboxError:
+            return Reading((), ("holds a secret key" if "secret" in text else "holds no key",))
+        keys = [Key(each, (address,), (address,), "E", "u", None) for each, address in found]
+        return Reading(
+            tuple(ReadKey(key, f"public {key.fingerprint} {key.addresses[0]}") for key in keys)
+        )
 
 
 class FakeProfileKeyring:
@@ -747,11 +768,10 @@ class FakeProfileKeyring:
             self._write("public", fingerprint, address)
         return Key(fingerprint, (address,), (address,), "ESC", "u", None, secret=True)
 
-    def add_correspondent(self, armored: bytes) -> Key:
-        with self._world.change("keyring.add_correspondent"):
-            fingerprint, address = _armored(armored, "public")
-            self._write("public", fingerprint, address)
-        return Key(fingerprint, (address,), (address,), "E", "u", None)
+    def add_correspondents(self, public: Sequence[str]) -> None:
+        with self._world.change("keyring.add_correspondents"):
+            for armored in public:
+                self._write("public", *_armored(_plain(armored), "public"))
 
     def export(self, fingerprint: str, passphrase: str) -> ExportedKeys:
         with self._world.change("keyring.export"):
@@ -760,9 +780,11 @@ class FakeProfileKeyring:
         return ExportedKeys(fingerprint, f"secret {fingerprint}", passphrase, "public")
 
     def public(self, fingerprints: list[str]) -> dict[str, str]:
+        there = {each: self._home / f"{each}.public" for each in fingerprints}
         return {
-            each: f"public {each} {(self._home / f'{each}.public').read_text()}"
-            for each in fingerprints
+            each: f"public {each} {path.read_text()}"
+            for each, path in there.items()
+            if path.exists()
         }
 
     def published(self, fingerprint: str, address: str) -> bytes:
@@ -783,12 +805,25 @@ class FakeProfileKeyring:
         (self._home / f"{fingerprint}.{kind}").write_text(text)
 
 
+def _plain(text: str) -> bytes:
+    """What an armor holds."""
+    if not text.startswith("-----BEGIN"):
+        return text.encode()
+    return base64.b64decode(text.partition("\n\n")[2].partition("\n=")[0])
+
+
 def _armored(armored: bytes, wanted: str) -> tuple[str, str]:
     kind, _, rest = armored.decode().partition(" ")
     if kind != wanted:
         raise MailboxError("No key.", code="key-unusable", exit_code=Exit.KEYS)
     fingerprint, _, address = rest.partition(" ")
     return fingerprint, address
+
+
+def offer(fingerprint: str, address: str, *, found_for: str = "") -> Offer:
+    """A key that can be accepted."""
+    key = Key(fingerprint, (address,), (address,), "E", "u", None)
+    return Offer(key, f"public {fingerprint} {address}", "a file", found_for)
 
 
 def make_paths(root: Path) -> Paths:
@@ -815,6 +850,7 @@ def make_house(world: World) -> House:
         servers=FakeServers(world),
         host=FakeHost(world),
         user_keyring=FakeUserKeyring(world),
+        key_reader=FakeKeyReader(),
         profile_keyring=lambda name: FakeProfileKeyring(world, paths.gnupg(name)),
         progress=world,
     )

@@ -16,7 +16,14 @@ from pathlib import Path
 import click
 import pytest
 
-from sandbox.cli import commands, ending, image_commands, key_commands, recovery_commands
+from sandbox.cli import (
+    commands,
+    correspondents,
+    ending,
+    image_commands,
+    key_commands,
+    recovery_commands,
+)
 from sandbox.cli.app import cli
 from sandbox.lifecycle import images
 from sandbox.lifecycle.house import House
@@ -32,7 +39,7 @@ from tests.unit import test_crash_recovery as recovery
 from tests.unit.fakes import NAME, SETTINGS, World, mails, make_house, make_wish
 
 LIFECYCLE = Path(__file__).parents[2] / "sandbox" / "lifecycle"
-_ = (commands, ending, image_commands, key_commands, recovery_commands)
+_ = (commands, correspondents, ending, image_commands, key_commands, recovery_commands)
 # Commands with a plan to show that are no plan of one mailbox; who kills them.
 KILLED_HERE = {"switch", "image warm", "repair"}
 # They have a journal of their own; tests/unit/test_images.py kills them.

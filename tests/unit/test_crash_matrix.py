@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.lifecycle import keys
+from sandbox.lifecycle import correspondents, keys
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import observe
@@ -40,6 +40,7 @@ from tests.unit.fakes import (
     mails,
     make_house,
     make_wish,
+    offer,
     opens,
 )
 
@@ -53,7 +54,7 @@ def _warm(house: House) -> None:
 
 
 HOST = replace(SETTINGS, custody=Custody(Where.HOST))
-NEW_KEY = f"public {'C' * 40} c@p.test".encode()
+NEW_KEY = offer("C" * 40, "c@p.test")
 
 
 def _age(house: House) -> None:
@@ -68,7 +69,7 @@ VERBS: dict[str, Verb] = {
     "shred": lambda house: shred(house, NAME),
     "suspend": lambda house: suspend(house, NAME),
     "repair": lambda house: repair(house, None),
-    "keys add": lambda house: keys.add(house, NAME, NEW_KEY),
+    "keys add": lambda house: correspondents.add(house, NAME, [NEW_KEY]),
     "keys remove": lambda house: keys.remove(house, NAME, BERT),
     # Not killed here, but what stands before a verb that is.
     "onboard host": lambda house: onboard(house, make_wish(settings=HOST)),

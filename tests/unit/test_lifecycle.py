@@ -199,7 +199,7 @@ class TestOnboard:
             "vault.put openpgp-passphrase",
             "keyring.create",
             "keyring.add_own",
-            "keyring.add_correspondent",
+            "keyring.add_correspondents",
             "volumes.create",
         ],
     )
