@@ -12,7 +12,7 @@ from sandbox.model.endpoints import Endpoint
 from sandbox.model.inventory import Copy
 from sandbox.model.keys import ExportedKeys, Key
 from sandbox.model.machine import Image, MachineSpec, MachineState
-from sandbox.model.offers import Reading
+from sandbox.model.offers import Reading, Way
 from sandbox.model.remains import Searched, Sought
 from sandbox.model.warm import WarmNote
 
@@ -93,6 +93,16 @@ class UserKeyring(Protocol):
     def publics(self, fingerprints: Sequence[str]) -> Mapping[str, bytes]: ...
     def has_secret(self, fingerprint: str) -> bool: ...
     def secret(self, fingerprint: str, ask: Ask) -> tuple[bytes, str]: ...
+
+
+class KeySources(Protocol):
+    """Where correspondents' keys are looked up (sandbox.host.keysources, mailfetch)."""
+
+    def web_key(self, address: str, way: Way) -> tuple[str, bytes]: ...
+    def key_server(self, server: str, wanted: str, way: Way) -> tuple[str, bytes]: ...
+    def fetch_mail(
+        self, imap: Endpoint, login: str, password: str, ca_pem: str | None, message_id: str
+    ) -> bytes: ...
 
 
 class KeyReader(Protocol):

@@ -58,6 +58,7 @@ def compose(progress: Progress) -> House:
         host=Lazy(lambda: _ThisComputer(paths)),
         user_keyring=Lazy(_user_keyring),
         key_reader=Lazy(lambda: _key_reader(paths)),
+        key_sources=Lazy(_key_sources),
         profile_keyring=lambda name: _profile_keyring(paths.gnupg(name)),
         progress=progress,
     )
@@ -140,6 +141,12 @@ def _key_reader(paths: Paths) -> Any:
     from sandbox.host.keyreader import KeyReader
 
     return KeyReader(paths.runtime)
+
+
+def _key_sources() -> Any:
+    from sandbox.host import keysources
+
+    return keysources
 
 
 def _profile_keyring(home: Path) -> Any:

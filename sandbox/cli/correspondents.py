@@ -16,9 +16,24 @@ from sandbox.cli.onboarding import read_file
 from sandbox.cli.output import Printer
 from sandbox.cli.plans import DRY_RUN, show_plan
 from sandbox.lifecycle.house import House
-from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.names import parse_fingerprint
-from sandbox.model.offers import Offer, Offered, Source, not_among, one_uid, several
+from sandbox.model.endpoints import parse_connect
+from sandbox.model.errors import Exit, InvalidInputError, MailboxError
+from sandbox.model.mailkeys import is_mail
+from sandbox.model.names import address_problem, parse_fingerprint
+from sandbox.model.offers import Offer, Offered, Source, Way, not_among, one_uid, several
+
+# A mail with attachments; more is no mail.
+_LONGEST_INPUT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which keys the user named, and where those are to be looked up that are not here."""
+
+    keys: tuple[str, ...]
+    mails: tuple[str, ...]
+    keyserver: str | None
+    way: Way
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,15 @@ class Consent:
 
 @on_keys(
     NAME,
-    click.argument("keys", metavar="KEY...", nargs=-1, required=True),
+    click.argument("keys", metavar="KEY...", nargs=-1),
+    click.option("--keyserver", metavar="URL", help="Ask this key server, hkps://HOST[:PORT]."),
+    click.option(
+        "--from-mail",
+        "mails",
+        multiple=True,
+        metavar="MESSAGE-ID",
+        help="Take the key of a mail on the customer's server (repeatable).",
+    ),
     click.option("--all", "every", is_flag=True, help="Accept every usable key of a file."),
     click.option(
         "--fingerprint",
@@ -42,29 +65,49 @@ class Consent:
         help="Accept this key only, without a question (repeatable).",
     ),
     click.option("--yes", is_flag=True, help="Accept what is found without a question."),
+    click.option("--ca", metavar="FILE", help="Authorities (PEM) that vouch for the key's server."),
+    click.option(
+        "--connect-to",
+        "detours",
+        multiple=True,
+        metavar="HOST:PORT:TARGET:PORT",
+        help="Reach a key's server at another place; its name stays checked.",
+    ),
     DRY_RUN,
 )
 def add(
     printer: Printer,
     name: str,
     keys: tuple[str, ...],
+    keyserver: str | None,
+    mails: tuple[str, ...],
     every: bool,
     fingerprints: tuple[str, ...],
     yes: bool,
+    ca: str | None,
+    detours: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Accept correspondents' keys.
 
-    Each KEY is a fingerprint (taken from your GnuPG) or a file.
+    Each KEY is one of these:
 
-    Compare the fingerprint with the correspondent first, by another way than mail.
+    \b
+      FINGERPRINT   taken from your GnuPG, or from --keyserver
+      ADDRESS       looked up in the address's domain (WKD), or at --keyserver
+      FILE          a file of keys, or a mail with an Autocrypt header or an attached key
+      -             the same on standard input
+
+    What was looked up or came with a mail is shown, and accepted when you say so. Compare the
+    fingerprint with the correspondent first, by another way than mail.
     """
     from sandbox.lifecycle.correspondents import add as add_keys
 
     house = compose(printer)
     known = house.records.load(name).name
     consent = Consent(tuple(_fingerprint(each) for each in fingerprints), every, yes)
-    offers = _chosen(printer, _found(house, keys), consent)
+    asked = Asked(keys, mails, keyserver, _way(ca, detours))
+    offers = _chosen(printer, _found(house, known, asked), consent)
     if dry_run:
         from sandbox.lifecycle import preview
 
@@ -80,16 +123,61 @@ def _fingerprint(text: str) -> str:
         raise click.UsageError(f"--fingerprint: {error}") from None
 
 
-def _found(house: House, keys: Sequence[str]) -> list[Offered]:
-    from sandbox.lifecycle.correspondents import from_user, look_into
+def _way(ca: str | None, detours: Sequence[str]) -> Way:
+    content = read_file("--ca", ca)
+    try:
+        parsed = [parse_connect(each) for each in detours]
+    except ValueError as error:
+        raise click.UsageError(f"--connect-to: {error}") from None
+    places = {(host, port): (target, other) for host, port, target, other in parsed}
+    return Way(content.decode(errors="replace") if content is not None else None, places)
 
-    prints, files = [], []
-    for each in keys:
-        try:
-            prints.append(parse_fingerprint(each))
-        except ValueError:
-            files.append(Source(Path(each).name, read_file("KEY", each) or b"", trusted=True))
-    return look_into(house, [*from_user(house, prints), *files])
+
+def _found(house: House, name: str, asked: Asked) -> list[Offered]:
+    """What all that was named offers; your GnuPG is asked once for all fingerprints."""
+    from sandbox.lifecycle import correspondents
+
+    if not (asked.keys or asked.mails):
+        raise click.UsageError("Name a KEY: a fingerprint, an address or a file.")
+    prints = [] if asked.keyserver else [each for each in asked.keys if _is_fingerprint(each)]
+    sources = correspondents.from_user(house, [parse_fingerprint(each) for each in prints])
+    sources += [_source(house, each, asked) for each in asked.keys if each not in prints]
+    sources += [correspondents.from_mail_on_server(house, name, each) for each in asked.mails]
+    return correspondents.look_into(house, sources)
+
+
+def _source(house: House, key: str, asked: Asked) -> Source:
+    from sandbox.lifecycle import correspondents
+
+    if _is_fingerprint(key) and asked.keyserver:
+        server = asked.keyserver
+        return correspondents.from_server(house, server, parse_fingerprint(key), asked.way)
+    if key == "-":
+        return _content("Standard input", sys.stdin.buffer.read(_LONGEST_INPUT))
+    if Path(key).expanduser().exists():
+        return _content(Path(key).name, read_file("KEY", key) or b"")
+    if "@" in key and address_problem(key) is None:
+        if asked.keyserver:
+            return correspondents.from_server(house, asked.keyserver, key, asked.way)
+        return correspondents.from_domain(house, key, asked.way)
+    problem = f"KEY: {key!r} is no full fingerprint, no mail address, and no file"
+    raise InvalidInputError("The input", [problem])
+
+
+def _content(shown: str, content: bytes) -> Source:
+    """A file of keys is the user's word; a mail is a stranger's."""
+    from sandbox.lifecycle import correspondents
+
+    if is_mail(content):
+        return correspondents.from_mail(shown, content)
+    return Source(shown, content, trusted=True)
+
+
+def _is_fingerprint(text: str) -> bool:
+    try:
+        return bool(parse_fingerprint(text))
+    except ValueError:
+        return False
 
 
 def _chosen(printer: Printer, found: Sequence[Offered], consent: Consent) -> list[Offer]:
@@ -118,11 +206,15 @@ def _agree(printer: Printer, found: Offered, consent: Consent) -> None:
         return
     if found.source.trusted and len(found.offers) == 1 and not found.problems:
         return
-    can_ask = sys.stdin.isatty() and not printer.as_json
+    can_ask = _can_ask(printer)
     if len(found.offers) > 1 and (found.source.address or not can_ask):
         raise several(found)
     if not can_ask or not _asked(printer, found):
         raise _unconfirmed(found)
+
+
+def _can_ask(printer: Printer) -> bool:
+    return sys.stdin.isatty() and not printer.as_json
 
 
 def _asked(printer: Printer, found: Offered) -> bool:

@@ -6,33 +6,22 @@ which refuses document types and entities (the standard parser expands them).
 
 from __future__ import annotations
 
-import http.client
 import re
-import ssl
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email.message import Message
 from enum import StrEnum
-from typing import IO, Protocol
+from typing import Protocol
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
-from sandbox.host.servercert import one_line
+from sandbox.host.https import LookupFailedError, fetch_https
 from sandbox.model.endpoints import Endpoint, Security, host_problem, port_problem
 
-MAX_DOCUMENT = 256 * 1024
-MAX_REDIRECTS = 3
-CALL_TIMEOUT_S = 5.0
+__all__ = ["LookupFailedError", "fetch_https", "parse_clientconfig"]
 
 _PLACEHOLDER = re.compile("%(EMAILADDRESS|EMAILLOCALPART|EMAILDOMAIN)%")
-
-
-class LookupFailedError(Exception):
-    """A document or a record could not be had; the text is for the user."""
 
 
 class Auth(StrEnum):
@@ -133,74 +122,3 @@ def _auth(node: _Node) -> Auth | None:
 
 def _is_plain(login: str) -> bool:
     return 0 < len(login) <= 256 and login.isprintable()
-
-
-class _HttpsRedirects(urllib.request.HTTPRedirectHandler):
-    """A few redirects, and none that leaves HTTPS."""
-
-    max_redirections = MAX_REDIRECTS
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: Message,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if urllib.parse.urlsplit(newurl).scheme != "https":
-            raise LookupFailedError("it redirects to an unprotected address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
-
-
-def _opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
-    """Without the handlers for file:, ftp: and http: that `build_opener` would add."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPSHandler(context=context),
-        urllib.request.UnknownHandler(),  # says so for every other scheme
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _HttpsRedirects(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-def fetch_https(url: str, context: ssl.SSLContext | None = None) -> bytes:
-    """A small document over HTTPS.
-
-    Raises:
-        LookupFailedError: with the reason.
-    """
-    opener = _opener(context or ssl.create_default_context())
-    request = urllib.request.Request(  # noqa: S310 - the scheme is checked by the opener
-        url, headers={"Accept": "application/xml, text/xml", "User-Agent": "mailbox"}
-    )
-    try:
-        with opener.open(request, timeout=CALL_TIMEOUT_S) as reply:
-            untrusted_body: bytes = reply.read(MAX_DOCUMENT + 1)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise LookupFailedError(f"it answers {error.code}") from None
-    except urllib.error.URLError as error:
-        raise LookupFailedError(_network_reason(error.reason)) from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise LookupFailedError(_network_reason(error)) from None
-    if len(untrusted_body) > MAX_DOCUMENT:
-        raise LookupFailedError(f"the document is larger than {MAX_DOCUMENT // 1024} KiB")
-    return untrusted_body
-
-
-def _network_reason(error: object) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    if isinstance(error, http.client.HTTPException):
-        return "it does not speak HTTP as it should"
-    return one_line(str(error), 100)

@@ -17,6 +17,7 @@ import gnupg
 
 from sandbox.host import process
 from sandbox.host.keyparts import parts_problem
+from sandbox.host.listing import exported_keys
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys, Key, addresses_of, key_problem
 from sandbox.model.packets import Bundle, armored, read_keys
@@ -291,14 +292,6 @@ def _key(found: dict[str, Any], secret: bool) -> Key:
         expires=int(found["expires"]) if found["expires"] else None,
         secret=secret,
     )
-
-
-def exported_keys(gpg: Any, fingerprints: Sequence[str]) -> dict[str, bytes]:
-    """The public keys by fingerprint: one export for all, split into its keys."""
-    if not fingerprints:
-        return {}
-    data: bytes = gpg.export_keys(list(fingerprints), armor=False, minimal=True)
-    return {each.fingerprint: each.data for each in (read_keys(data) if data else ())}
 
 
 def _keys_in(text: str) -> tuple[Bundle, ...]:

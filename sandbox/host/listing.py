@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from sandbox.model.keys import Key, addresses_of
+from sandbox.model.packets import read_keys
 
 # A user id that its owner revoked, that expired, or that nothing binds to the key, names nobody.
 _INVALID = frozenset("rein")
@@ -49,3 +51,11 @@ def _key(records: list[list[str]]) -> Key:
 def _unescaped(field: str) -> str:
     raw = _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), field.encode(errors="replace"))
     return raw.decode(errors="replace")
+
+
+def exported_keys(gpg: Any, fingerprints: Sequence[str]) -> dict[str, bytes]:
+    """The public keys by fingerprint: one export for all, split into its keys."""
+    if not fingerprints:
+        return {}
+    data: bytes = gpg.export_keys(list(fingerprints), armor=False, minimal=True)
+    return {each.fingerprint: each.data for each in (read_keys(data) if data else ())}

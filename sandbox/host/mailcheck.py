@@ -60,7 +60,7 @@ class MailCheck:
     smtp: ServerCheck
 
 
-class _NoTls(Exception):  # noqa: N818 - a server's answer
+class NoTls(Exception):  # noqa: N818 - a server's answer
     """The server offers no STARTTLS."""
 
 
@@ -82,7 +82,7 @@ def check(
     """
     context = context_for(ca_pem)
     account = checked(login, password)
-    endpoints = (_ascii(imap), _ascii(smtp))
+    endpoints = (ascii_endpoint(imap), ascii_endpoint(smtp))
     answers = side_by_side(
         [
             partial(_check_one, visit, endpoint, context, account, timeout_s)
@@ -91,7 +91,7 @@ def check(
         timeout_s,
     )
     errors = [
-        _explain(endpoint, answer, account, timeout_s)
+        explain(endpoint, answer, account, timeout_s)
         for endpoint, answer in zip(endpoints, answers, strict=True)
         if isinstance(answer, Exception)
     ]
@@ -101,7 +101,7 @@ def check(
     return MailCheck(*found)
 
 
-def _ascii(endpoint: Endpoint) -> Endpoint:
+def ascii_endpoint(endpoint: Endpoint) -> Endpoint:
     return replace(endpoint, host=endpoint.host.encode("idna").decode("ascii"))
 
 
@@ -126,13 +126,13 @@ def _look(visit: _Visit, endpoint: Endpoint, timeout_s: float) -> CertificateFac
     """A refused certificate, to show it; nothing is sent on that connection."""
     try:
         return visit(endpoint, context_to_look(), None, timeout_s)
-    except (OSError, imaplib.IMAP4.error, smtplib.SMTPException, _NoTls):
+    except (OSError, imaplib.IMAP4.error, smtplib.SMTPException, NoTls):
         return None
 
 
 def _facts(sock: object) -> CertificateFacts:
     if not isinstance(sock, ssl.SSLSocket):
-        raise _NoTls
+        raise NoTls
     return read_certificate(sock.getpeercert(binary_form=True) or b"", sock.version())
 
 
@@ -151,7 +151,7 @@ def _connect(endpoint: Endpoint, context: ssl.SSLContext, timeout: float | None)
 # --- IMAP -----------------------------------------------------------------------------------
 
 
-class _Imap(imaplib.IMAP4):
+class Imap(imaplib.IMAP4):
     """IMAP whose connection goes through `_connect`."""
 
     def __init__(self, endpoint: Endpoint, context: ssl.SSLContext, timeout: float) -> None:
@@ -166,11 +166,11 @@ class _Imap(imaplib.IMAP4):
 def _visit_imap(
     endpoint: Endpoint, context: ssl.SSLContext, login: Login | None, timeout_s: float
 ) -> CertificateFacts:
-    imap = _Imap(endpoint, context, timeout_s)
+    imap = Imap(endpoint, context, timeout_s)
     try:
         if endpoint.security is Security.STARTTLS:
             if "STARTTLS" not in imap.capabilities:
-                raise _NoTls
+                raise NoTls
             imap.starttls(context)
         facts = _facts(imap.sock)
         if login is not None:
@@ -204,7 +204,7 @@ def _visit_smtp(
         smtp.ehlo_or_helo_if_needed()
         if endpoint.security is Security.STARTTLS:
             if not smtp.has_extn("starttls"):
-                raise _NoTls
+                raise NoTls
             smtp.starttls(context=context)
             smtp.ehlo()
         facts = _facts(smtp.sock)
@@ -219,7 +219,7 @@ def _visit_smtp(
 # --- what went wrong ------------------------------------------------------------------------
 
 
-def _explain(endpoint: Endpoint, error: Exception, login: Login, timeout_s: float) -> MailboxError:
+def explain(endpoint: Endpoint, error: Exception, login: Login, timeout_s: float) -> MailboxError:
     """One sentence for every way in which a server can fail."""
     match error:
         case MailboxError():
@@ -228,7 +228,7 @@ def _explain(endpoint: Endpoint, error: Exception, login: Login, timeout_s: floa
             return _login_refused(endpoint, login.name, str(error))
         case OnlyOAuth():
             return _only_oauth(endpoint)
-        case _NoTls():
+        case NoTls():
             return _no_tls(endpoint)
         case socket.gaierror() if error.errno != socket.EAI_AGAIN:
             return _name_unknown(endpoint)

@@ -9,9 +9,13 @@ from typing import Any
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.keys import WRITE, changed
+from sandbox.lifecycle.machine import secrets_of
 from sandbox.lifecycle.settle import settle
-from sandbox.model.offers import Offer, Offered, Source, offered, without_own
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.mailkeys import keys_of_mail
+from sandbox.model.offers import Offer, Offered, Source, Way, offered, without_own
 from sandbox.model.profile import Correspondent, Profile
+from sandbox.model.secrets import MAIL_PASSWORD
 
 
 def look_into(house: House, sources: Sequence[Source]) -> list[Offered]:
@@ -31,7 +35,57 @@ def from_user(house: House, fingerprints: Sequence[str]) -> list[Source]:
         MailboxError: `key-not-found`.
     """
     found = house.user_keyring.publics(fingerprints)
-    return [Source("Your GnuPG", found[each], trusted=True) for each in fingerprints]
+    return [
+        Source("Your GnuPG", found[each], fingerprint=each, trusted=True) for each in fingerprints
+    ]
+
+
+def from_domain(house: House, address: str, way: Way) -> Source:
+    """The key that an address's domain publishes (Web Key Directory)."""
+    house.progress.step(f"Looking for the key of {address}")
+    shown, content = house.key_sources.web_key(address, way)
+    return Source(shown, content, address=address)
+
+
+def from_server(house: House, server: str, wanted: str, way: Way) -> Source:
+    """What a key server has for an address or a fingerprint; the latter says all by itself."""
+    house.progress.step(f"Asking {server} for {wanted}")
+    shown, content = house.key_sources.key_server(server, wanted, way)
+    if "@" in wanted:
+        return Source(shown, content, address=wanted)
+    return Source(shown, content, fingerprint=wanted, trusted=True)
+
+
+def from_mail(shown: str, content: bytes) -> Source:
+    """The keys that a mail carries for its sender.
+
+    Raises:
+        MailboxError: `key-unusable`.
+    """
+    try:
+        sender, keys = keys_of_mail(content)
+    except ValueError as error:
+        raise MailboxError(
+            f"{shown} {error}; nothing was accepted.",
+            details="In an encrypted mail only the header can be seen from outside.",
+            resolution="Save the attached key to a file, and name that.",
+            code="key-unusable",
+            exit_code=Exit.KEYS,
+        ) from None
+    return Source(f"{shown}, a mail from {sender}", keys, address=sender)
+
+
+def from_mail_on_server(house: House, name: str, message_id: str) -> Source:
+    """The keys that a mail on the customer's server carries: this computer logs in and reads it."""
+    profile = house.records.load(name)
+    house.progress.step("Fetching the mail")
+    password = secrets_of(house, profile, MAIL_PASSWORD)[MAIL_PASSWORD]
+    account = profile.account
+    authorities = "\n".join(account.ca) or None
+    content = house.key_sources.fetch_mail(
+        account.imap, account.login, password, authorities, message_id
+    )
+    return from_mail(message_id, content)
 
 
 def plan_add(name: str, count: int) -> Plan:

@@ -36,6 +36,7 @@ class House:
     host: ports.Host
     user_keyring: ports.UserKeyring
     key_reader: ports.KeyReader
+    key_sources: ports.KeySources
     profile_keyring: Callable[[str], ports.ProfileKeyring]
     progress: Progress
 

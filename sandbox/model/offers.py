@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandbox.model.errors import Exit, MailboxError
@@ -27,15 +27,25 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where keys come from. `address` is whom they were looked for, `shown` the place for people.
+class Way:
+    """How servers of keys are reached: authorities (PEM; None: the system's), and detours."""
 
+    ca: str | None = None
+    detours: Mapping[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where keys come from; `shown` is the place for people.
+
+    `address` or `fingerprint` is what was looked for, and all else in the content is refused.
     `trusted`: the user named a key, or a file of keys, so nothing has to be confirmed.
     """
 
     shown: str
     content: bytes = field(repr=False)
     address: str = ""
+    fingerprint: str = ""
     trusted: bool = False
 
 
@@ -74,9 +84,7 @@ def offered(source: Source, reading: Reading) -> Offered:
     Raises:
         MailboxError: `key-unusable` when there is no usable one, with every reason.
     """
-    reasons = {
-        each.key.fingerprint: offer_problem(each.key, source.address) for each in reading.keys
-    }
+    reasons = {each.key.fingerprint: offer_problem(each.key, source) for each in reading.keys}
     problems = [f"{print_} {reason}" for print_, reason in reasons.items() if reason]
     problems += reading.problems
     usable = tuple(
@@ -89,10 +97,13 @@ def offered(source: Source, reading: Reading) -> Offered:
     return Offered(source, usable, tuple(problems))
 
 
-def offer_problem(key: Key, address: str) -> str | None:
-    """Why a key cannot be a correspondent's, or not the one's with this address; None: it can."""
-    if address and address.lower() not in key.addresses:
-        return f"has no valid user id with {address.lower()}"
+def offer_problem(key: Key, source: Source) -> str | None:
+    """Why a key cannot be a correspondent's, or not the one that was meant; None: it can."""
+    if source.fingerprint and key.fingerprint != source.fingerprint:
+        return "is another key than the one that was asked for"
+    address = source.address.lower()
+    if address and address not in key.addresses:
+        return f"has no valid user id with {address}"
     return key_problem(key, own=False)
 
 

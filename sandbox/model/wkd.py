@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from urllib.parse import quote
 
 _ROOT = ".well-known/openpgpkey"
 _FROM_BASE32 = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "ybndrfg8ejkmcpqxot1uwisza345h769")
@@ -26,3 +27,25 @@ def directory(address: str, key: bytes) -> dict[str, bytes]:
     keys = {f"{root}/hu/{hashed(local_part)}": key for root in roots}
     # An empty policy file is what tells a client that the directory is there.
     return keys | {f"{root}/policy": b"" for root in roots}
+
+
+def advanced(address: str) -> tuple[str, str]:
+    """The host that a key is asked of first, and the URL; that host's absence allows `direct`."""
+    local_part, _, domain = address.rpartition("@")
+    host = f"openpgpkey.{_ascii(domain)}"
+    return host, f"https://{host}/{_ROOT}/{_ascii(domain)}/hu/{_file(local_part)}"
+
+
+def direct(address: str) -> str:
+    """The URL below the domain itself."""
+    local_part, _, domain = address.rpartition("@")
+    return f"https://{_ascii(domain)}/{_ROOT}/hu/{_file(local_part)}"
+
+
+def _file(local_part: str) -> str:
+    # The local part as it was written comes along, for services that do not hash.
+    return f"{hashed(local_part)}?l={quote(local_part, safe='')}"
+
+
+def _ascii(domain: str) -> str:
+    return domain.lower().encode("idna").decode("ascii")

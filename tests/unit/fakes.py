@@ -29,7 +29,7 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.inventory import Copy
 from sandbox.model.keys import ExportedKeys, Key
 from sandbox.model.machine import Image, MachineSpec, MachineState, domain_name
-from sandbox.model.offers import Offer, Reading, ReadKey
+from sandbox.model.offers import Offer, Reading, ReadKey, Way
 from sandbox.model.profile import Account, Display, Machine, Policy, Settings
 from sandbox.model.remains import Searched, Sought
 from sandbox.model.warm import WarmNote
@@ -78,6 +78,7 @@ class World:
         self.warned: list[str] = []
         self.desired: list[Mapping[str, Any]] = []
         self.expiries: dict[str, int] = {}
+        self.published: dict[str, bytes] = {}
         self.keys: dict[str, tuple[str, str]] = {
             OWN: ("anna@kunde.test", ""),
             BERT: ("b@p.test", ""),
@@ -720,6 +721,30 @@ class FakeUserKeyring:
         return f"secret {fingerprint} {address}".encode(), said
 
 
+class FakeKeySources:
+    """Servers of keys: `World.published` by what is asked for, such as an address."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def web_key(self, address: str, way: Way) -> tuple[str, bytes]:
+        return "https://openpgpkey.p.test/hu/x", self._published(address)
+
+    def key_server(self, server: str, wanted: str, way: Way) -> tuple[str, bytes]:
+        return server, self._published(wanted)
+
+    def fetch_mail(
+        self, imap: Endpoint, login: str, password: str, ca_pem: str | None, message_id: str
+    ) -> bytes:
+        assert password == PASSWORD and imap == ACCOUNT.imap
+        return self._published(message_id)
+
+    def _published(self, wanted: str) -> bytes:
+        if wanted not in self._world.published:
+            raise MailboxError("No key.", code="key-not-found", exit_code=Exit.KEYS)
+        return self._world.published[wanted]
+
+
 class FakeKeyReader:
     """Reads `public FINGERPRINT ADDRESS`, one key a line; all of them can be used."""
 
@@ -851,6 +876,7 @@ def make_house(world: World) -> House:
         host=FakeHost(world),
         user_keyring=FakeUserKeyring(world),
         key_reader=FakeKeyReader(),
+        key_sources=FakeKeySources(world),
         profile_keyring=lambda name: FakeProfileKeyring(world, paths.gnupg(name)),
         progress=world,
     )

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from sandbox.cli import (
     certificates,
     commands,
+    correspondents,
     ending,
     image_commands,
     key_commands,
@@ -57,7 +58,14 @@ def run(house: House, world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
 
         return replace(make_house(world), progress=progress)
 
-    for module in (certificates, commands, ending, image_commands, recovery_commands):
+    for module in (
+        certificates,
+        commands,
+        correspondents,
+        ending,
+        image_commands,
+        recovery_commands,
+    ):
         monkeypatch.setattr(module, "compose", compose)
     monkeypatch.setattr(output, "TERMINAL", str(world.root / "no-terminal"))
 
