@@ -13,7 +13,7 @@ from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe
 from sandbox.lifecycle.settle import settle
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.keys import Key, day_of, key_problem
+from sandbox.model.keys import Key, key_problem
 from sandbox.model.machine import MachineState
 from sandbox.model.profile import Profile
 
@@ -88,7 +88,7 @@ def plan_remove(profile: Profile, fingerprint: str) -> Plan:
             code="key-not-found",
             exit_code=Exit.KEYS,
         )
-    return Plan("keys remove", profile.name, (WRITE,), {"fingerprint": fingerprint})
+    return Plan("keys remove", profile.name, (WRITE,))
 
 
 def remove(house: House, name: str, fingerprint: str) -> Result:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.keys import Key, key_problem
-from sandbox.model.profile import Correspondent
+from sandbox.model.keys import Key, day_of, key_problem
+from sandbox.model.openpgp import Correspondent
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Offer:
     def accepted(self) -> Correspondent:
         """How the profile writes it down."""
         addresses = (self.address,) if self.address else self.key.addresses
-        return Correspondent(self.key.fingerprint, addresses)
+        return Correspondent(self.key.fingerprint, addresses, day_of(self.key.expires))
 
 
 @dataclass(frozen=True)
