@@ -1,0 +1,147 @@
+"""Three hundred correspondents against one: accepting, listing, opening, and Thunderbird's part.
+
+    python -m benchmarks.many [--count N] [--json FILE] [--without-thunderbird]
+
+Everything real but the machine: GnuPG, a keyring of its own, and, with Thunderbird installed here,
+the files of the image. All figures of one run are of one computer; the ratio is what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks import computer
+from demo.correspondent import Person
+from demo.desired import desired_state
+from demo.mailserver import CUSTOMER, MailServer
+from demo.native import NativeThunderbird, missing
+from demo.session import Session
+from sandbox.host.keyreader import KeyReader
+
+Json = dict[str, Any]
+
+
+def make_people(count: int) -> list[Json]:
+    """Correspondents as a desired state has them; their keys are made here, without passphrases."""
+    with tempfile.TemporaryDirectory(prefix="gpg-") as folder:
+        gpg = ["gpg", "--homedir", folder, "--batch", "--quiet", "--no-tty", "--passphrase", ""]
+        try:
+            for number in range(count):
+                user = f"Person {number} <person{number}@partner.test>"
+                command = [*gpg, "--quick-gen-key", user, "default", "default", "never"]
+                subprocess.run(command, check=True, capture_output=True)
+            exported = subprocess.run([*gpg, "--export"], check=True, capture_output=True).stdout
+        finally:
+            subprocess.run(["gpgconf", "--homedir", folder, "--kill", "all"], check=False)
+        (reading,) = KeyReader(Path(folder) / "run").read([exported])
+    return [
+        {
+            "fingerprint": each.key.fingerprint,
+            "addresses": list(each.key.addresses),
+            "public": each.public,
+        }
+        for each in reading.keys
+    ]
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long it took."""
+    begun = time.monotonic()
+    action()
+    return time.monotonic() - begun
+
+
+def on_the_host(people: list[Json]) -> dict[str, float]:
+    """`keys add`, `keys list` and what `open` gathers, in a session of their own."""
+    with tempfile.TemporaryDirectory(prefix="many-") as folder, Session(Path(folder)) as session:
+        file = Path(folder) / "keys.asc"
+        file.write_text("\n".join(each["public"] for each in people))
+        account = ("--address", CUSTOMER, "--imap", "imap.kunde.test", "--smtp", "smtp.kunde.test")
+        options = ("--password-stdin", "--offline", "--generate-key", "--no-recovery-code")
+        size = ("--size", "64M")
+        session.mailbox("onboard", "kunde", *account, *options, *size, input=b"password\n")
+        return {
+            "keys add": seconds(
+                lambda: session.mailbox("keys", "add", "kunde", str(file), "--all")
+            ),
+            "keys list": seconds(lambda: session.mailbox("keys", "list", "kunde")),
+            "gather": seconds(lambda: _gather(session, people)),
+        }
+
+
+def _gather(session: Session, people: list[Json]) -> None:
+    """The exports of `open`, in a process with the session's environment."""
+    program = (
+        "import sys, os; from pathlib import Path; from sandbox.host.gnupg import ProfileKeyring;"
+        "from sandbox.state.paths import find_paths;"
+        "ring = ProfileKeyring(find_paths(os.environ).gnupg('kunde'));"
+        "assert len(ring.public(sys.argv[1:])) == len(sys.argv) - 1"
+    )
+    prints = [each["fingerprint"] for each in people]
+    command = [sys.executable, "-c", program, *prints]
+    subprocess.run(command, check=True, env=session.env)
+
+
+def in_thunderbird(people: list[Json]) -> dict[str, float]:
+    """Seconds from `account` to `keys`: all of them new, none of them changed, one changed."""
+    with ExitStack() as stack:
+        customer = stack.enter_context(Person("Anna Kundin", CUSTOMER))
+        server = stack.enter_context(MailServer())
+        thunderbird = stack.enter_context(NativeThunderbird(local_names=server.names))
+        found = {}
+        for name, correspondents in (
+            ("thunderbird, without any", []),
+            ("thunderbird, all new", people),
+            ("thunderbird, none new", people),
+            ("thunderbird, one gone", people[1:]),
+        ):
+            desired = desired_state(server, customer, ())
+            desired["openpgp"]["correspondents"] = correspondents
+            found[name] = _keys_phase(thunderbird, desired)
+            thunderbird.close()
+        return found
+
+
+def _keys_phase(thunderbird: NativeThunderbird, desired: Json) -> float:
+    times = {each.get("name"): each.get("uptime", 0.0) for each in thunderbird.open(desired)}
+    if "ready" not in times:
+        raise RuntimeError("Thunderbird did not become ready")
+    return float(times["keys"] - times["account"])
+
+
+def main() -> int:
+    """Measure one and many in the same run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.many", description=__doc__)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--without-thunderbird", action="store_true")
+    wanted = parser.parse_args()
+    people = make_people(wanted.count)
+    parts: list[Callable[[list[Json]], dict[str, float]]] = [on_the_host]
+    if not wanted.without_thunderbird and not missing():
+        parts.append(in_thunderbird)
+    rows = []
+    for part in parts:
+        one, many = part(people[:1]), part(people)
+        rows += [(name, one[name], many[name]) for name in one]
+    print(f"{'':<28} {'1':>8} {wanted.count:>8}    ratio")
+    for name, one_s, many_s in rows:
+        print(f"{name:<28} {one_s:7.2f}s {many_s:7.2f}s {many_s / one_s:8.1f}")
+    if wanted.json:
+        found = [{"what": name, "one_s": a, "many_s": b} for name, a, b in rows]
+        document = {"benchmark": "many", "computer": computer.facts(), "count": wanted.count}
+        wanted.json.write_text(json.dumps({**document, "rows": found}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
