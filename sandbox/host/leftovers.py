@@ -17,7 +17,7 @@ import platformdirs
 
 from sandbox.model.errors import MailboxError
 from sandbox.model.remains import Found, Needle, Searched, Sought, blot
-from sandbox.state import files
+from sandbox.state import files, paths
 
 _SESSION = "/session"
 _CHUNK = 1 << 20
@@ -44,7 +44,7 @@ def base_folders() -> Folders:
         platformdirs.user_config_path(),
         platformdirs.user_data_path(),
         platformdirs.user_cache_path(),
-        platformdirs.user_runtime_path(),
+        paths.runtime_base(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -230,17 +231,13 @@ def erase_header(path: Path) -> bool:
     if facts is None:
         return False
     length = min(header_size(path), facts.size)
-    noise = secrets.token_bytes(length)
     with files.readable_errors(path):
         descriptor = os.open(path, os.O_RDWR)
         try:
-            os.pwrite(descriptor, noise, 0)
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, length, os.POSIX_FADV_DONTNEED)
-            read_back = os.pread(descriptor, length, 0)
+            erased = [_erase(descriptor, *part) for part in _written(descriptor, length)]
         finally:
             os.close(descriptor)
-    if read_back != noise:
+    if not all(erased):
         raise MailboxError(
             f"The keyslots of {path} could not be overwritten; the volume may still be readable.",
             resolution="Check the disk (dmesg), then run `mailbox shred` again.",
@@ -248,6 +245,31 @@ def erase_header(path: Path) -> bool:
             exit_code=Exit.DAMAGED,
         )
     return True
+
+
+def _written(descriptor: int, length: int) -> list[tuple[int, int]]:
+    """Beginning and end of what was ever written before `length` (lseek(2), SEEK_DATA).
+
+    Holes hold nothing, and filling them would need room on a disk that may have none.
+    """
+    parts, at = [], 0
+    with contextlib.suppress(OSError):  # ENXIO: nothing but a hole from here on
+        while at < length:
+            begin = os.lseek(descriptor, at, os.SEEK_DATA)
+            at = min(os.lseek(descriptor, begin, os.SEEK_HOLE), length)
+            if begin < length:
+                parts.append((begin, at))
+    return parts
+
+
+def _erase(descriptor: int, begin: int, end: int) -> bool:
+    noise = secrets.token_bytes(end - begin)
+    done = 0
+    while done < len(noise):
+        done += os.pwrite(descriptor, noise[done:], begin + done)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
+    return os.pread(descriptor, end - begin, begin) == noise
 
 
 def remove(path: Path) -> None:

@@ -24,8 +24,10 @@ def hold(path: Path, purpose: str, on_wait: Callable[[str], None]) -> Iterator[N
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
             on_wait(holder or "another command")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"`{purpose}` (process {os.getpid()})".encode(), 0)
+        # Only told to those who wait: a full disk keeps nobody from holding the lock.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"`{purpose}` (process {os.getpid()})".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +176,8 @@ def find_paths(environment: Mapping[str, str]) -> Paths:
     """The paths for this environment: XDG folders, or all below `MAILBOX_HOME`.
 
     Raises:
-        MailboxError: `path-too-long` when no socket would fit below the runtime folder.
+        MailboxError: `path-too-long` when no socket would fit below the runtime folder, and
+            `runtime-folder` when there is none that is the user's own.
     """
     home = environment.get("MAILBOX_HOME")
     if home:
@@ -188,7 +190,7 @@ def find_paths(environment: Mapping[str, str]) -> Paths:
             dirs.user_config_path,
             dirs.user_data_path,
             dirs.user_state_path,
-            dirs.user_runtime_path,
+            runtime_base() / "mailbox",
         )
     if len(os.fsencode(paths.runtime)) + 13 + _LONGEST_SOCKET > SOCKET_LIMIT:
         raise MailboxError(
@@ -198,3 +200,23 @@ def find_paths(environment: Mapping[str, str]) -> Paths:
             exit_code=Exit.USAGE,
         )
     return paths
+
+
+def runtime_base() -> Path:
+    """The user's folder for sockets, below which everybody has one of their own.
+
+    Raises:
+        MailboxError: `runtime-folder` when others could get into each that could serve.
+    """
+    try:
+        with warnings.catch_warnings():
+            # It tells of a folder that it does not use; `mailbox doctor` names the one it does.
+            warnings.simplefilter("ignore")
+            return platformdirs.user_runtime_path()
+    except OSError as error:
+        raise MailboxError(
+            f"There is no safe folder for sockets: {error}; nothing was done.",
+            resolution="Log in anew, or set XDG_RUNTIME_DIR to a folder that only you may enter.",
+            code="runtime-folder",
+            exit_code=Exit.HOST,
+        ) from None

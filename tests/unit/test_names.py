@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -66,6 +67,16 @@ def test_a_home_without_room_for_sockets_is_refused() -> None:
     with pytest.raises(MailboxError) as refused:
         find_paths({"MAILBOX_HOME": "/" + "h" * 100})
     assert refused.value.code == "path-too-long"
+
+
+def test_no_folder_for_sockets_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Path:
+        raise PermissionError("/tmp/x is owned by uid 7")
+
+    monkeypatch.setattr("platformdirs.user_runtime_path", refuse)
+    with pytest.raises(MailboxError) as refused:
+        find_paths({})
+    assert refused.value.code == "runtime-folder" and "uid 7" in refused.value.brief
 
 
 @given(NAME, NAME)
