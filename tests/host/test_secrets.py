@@ -75,6 +75,15 @@ def traced(
     return Traced(done.returncode, done.stdout, trace, programs)
 
 
+def written_outside(session: Session, traced: Traced) -> set[str]:
+    """What a command opened for writing that is a file and not below the session's folders."""
+    writing = r'openat\([^,]+, "([^"]+)", [^)]*O_(?:WRONLY|RDWR)[^)]*\) = \d'
+    allowed = (*map(str, session.folders), "/dev/", "/proc/", "/sys/")
+    opened = [path for path in re.findall(writing, traced.trace) if path[0] == "/"]
+    outside = {path for path in opened if not path.startswith(allowed)}
+    return {path for path in outside if not path.endswith(".pyc") and ".pyc." not in path}
+
+
 def vault(session: Session, kind: str) -> bytes:
     """A secret as the keyring hands it out to its owner."""
     program = (
@@ -165,12 +174,7 @@ def test_what_is_looked_for_would_be_found(world: World) -> None:
 
 
 def test_no_file_was_written_outside_of_the_session(world: World) -> None:
-    """Files opened for writing: below the session's folders, or no files at all."""
-    writing = r'openat\([^,]+, "([^"]+)", [^)]*O_(?:WRONLY|RDWR)[^)]*\) = \d'
-    allowed = (*map(str, world.session.folders), "/dev/", "/proc/", "/sys/")
-    opened = [path for path in re.findall(writing, world.onboarded.trace) if path[0] == "/"]
-    outside = {path for path in opened if not path.startswith(allowed)}
-    assert {path for path in outside if not path.endswith(".pyc") and ".pyc." not in path} == set()
+    assert written_outside(world.session, world.onboarded) == set()
 
 
 def test_no_agent_is_left(world: World) -> None:
