@@ -251,6 +251,7 @@ class ProfileKeyring:
             # GnuPG leaves the mode of public key rings to the umask.
             for path in self._home.glob("pubring*"):
                 path.chmod(0o600)
+            files.sync_tree(self._home)
 
     def _end_agent(self) -> None:
         process.run(["gpgconf", "--homedir", str(self._home), "--kill", "all"], check=False)

@@ -49,6 +49,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make everything in a folder durable that a program wrote which does not do so itself."""
+    with readable_errors(folder):
+        for path in (*folder.rglob("*"), folder):
+            if path.is_dir():
+                sync_folder(path)
+            elif path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write a file so that, killed at any moment, it is either the old or the new one."""
     if not path.parent.is_dir():
