@@ -53,11 +53,13 @@ def sync_tree(folder: Path) -> None:
     """Make everything in a folder durable that a program wrote which does not do so itself."""
     with readable_errors(folder):
         for path in (*folder.rglob("*"), folder):
-            if path.is_dir():
-                sync_folder(path)
-            elif path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+            # A lock of that program's may go meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_dir():
+                    sync_folder(path)
+                elif path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
 
 
 def replace(path: Path, content: bytes) -> None:
