@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from typing import Any
 
@@ -13,31 +14,92 @@ from sandbox import __version__
 from sandbox.cli.output import Printer
 from sandbox.model.errors import Exit, MailboxError
 
-_ORDER = (
-    *("doctor", "image", "onboard", "open", "switch", "close", "suspend"),
-    *("list", "status", "show", "edit", "keys", "run", "screenshot", "log"),
-    *("repair", "recover", "recovery-code", "header-backup"),
-    *("retain", "shred", "certificate", "completion"),
-    *("build", "verify", "remove"),
-)
+# Each command: its module and its sentence in `mailbox --help`, in the order a mailbox meets them.
+# No command, and not the help, waits for another command's module.
+COMMANDS = {
+    "doctor": (
+        "commands",
+        "Say what this computer can do and what is missing, each with its remedy.",
+    ),
+    "image": (
+        "image_commands",
+        "Build and look after the guest systems that all mailboxes of a client share.",
+    ),
+    "onboard": ("making", "Make a mailbox: its keys, its encrypted volume, its account."),
+    "open": ("commands", "Open a mailbox: start its machine, let it go on, or show it again."),
+    "switch": ("commands", "Open a mailbox, and suspend those others whose profile says so."),
+    "close": ("commands", "Close a mailbox: its machine is gone, its key out of memory."),
+    "suspend": ("commands", "Suspend a mailbox: its machine's memory is put away, encrypted."),
+    "list": ("commands", "List all mailboxes and their states."),
+    "status": ("commands", "Tell the state of one mailbox closely, or of all."),
+    "show": ("commands", "Show what is written down about a mailbox (there are no secrets in it)."),
+    "edit": (
+        "commands",
+        "Edit a mailbox's profile in $EDITOR; the old one stays when the new one is not valid.",
+    ),
+    "keys": (
+        "correspondents",
+        "Look after a mailbox's OpenPGP keys: its own and its correspondents'.",
+    ),
+    "run": ("commands", "Run a command in an open mailbox's machine."),
+    "screenshot": ("commands", "Save a picture (PNG) of what an open mailbox's machine shows."),
+    "log": ("commands", "Show the journal: what was done to a mailbox and when."),
+    "repair": (
+        "commands",
+        "Finish or undo what a killed command left, in one mailbox or in all.",
+    ),
+    "recover": ("recovery_commands", "Bring a mailbox back with its recovery code."),
+    "recovery-code": (
+        "recovery_commands",
+        "Make a recovery code, or with --replace a new one; the mailbox must be closed.",
+    ),
+    "header-backup": (
+        "recovery_commands",
+        "Keep a copy of the volume's header beside the volume, for `repair`.",
+    ),
+    "retain": (
+        "ending",
+        "Close a mailbox for use and keep it until a day, such as the law wants it.",
+    ),
+    "shred": ("ending", "Destroy a mailbox for good: first its keys, then its volume and records."),
+    "certificate": (
+        "certificates",
+        "Show the certificate of a shredded mailbox, write it to a file, or verify one.",
+    ),
+    "completion": ("commands", "Print the completion script of a shell."),
+}
 
 
 class Commands(click.Group):
-    """Lists commands in the order a mailbox meets them, not by the alphabet."""
+    """The commands; one that is in the table is loaded when it is called."""
+
+    def __init__(
+        self, *given: Any, table: Mapping[str, tuple[str, str]] | None = None, **attributes: Any
+    ) -> None:
+        super().__init__(*given, **attributes)
+        self._table = table or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        known = [name for name in _ORDER if name in self.commands]
-        return [*known, *(name for name in self.commands if name not in known)]
+        """Those of the table in its order, then others as they were added."""
+        return [*self._table, *(name for name in self.commands if name not in self._table)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command, with its module."""
+        if name in self._table and name not in self.commands:
+            importlib.import_module(f"sandbox.cli.{self._table[name][0]}")
+        return super().get_command(ctx, name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click's, with whole sentences."""
-        rows = [
-            (name, self.commands[name].get_short_help_str(limit=200))
-            for name in self.list_commands(ctx)
-            if not self.commands[name].hidden
-        ]
+        """As click's, with whole sentences, and without loading a command."""
+        rows = [(name, self._sentence(name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl([row for row in rows if row[1]])
+
+    def _sentence(self, name: str) -> str:
+        if name in self._table:
+            return self._table[name][1]
+        command = self.commands[name]
+        return "" if command.hidden else command.get_short_help_str(limit=200)
 
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """As click's, but wrong usage is a JSON object, too, where JSON was asked for."""
@@ -73,7 +135,7 @@ def _report_usage(error: click.ClickException, *, as_json: bool) -> int:
     return error.exit_code
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mailbox")
 def cli() -> None:
     """A machine of its own for every customer's mail.
@@ -150,19 +212,7 @@ def main() -> None:
     """The console entry point."""
     import resource
 
-    from sandbox.cli import (
-        certificates,
-        commands,
-        correspondents,
-        ending,
-        image_commands,
-        key_commands,
-        recovery_commands,
-    )
-
     # Secrets pass through this process: a crash must not write them to the disk. The hard limit
     # stays, because a libvirtd that starts with us sets its own and fails where it may not.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    _ = (certificates, commands, correspondents, ending, image_commands, key_commands)
-    _ = recovery_commands
     cli(prog_name="mailbox")

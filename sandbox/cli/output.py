@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sandbox.lifecycle.house import Result
 from sandbox.model.errors import Exit, MailboxError
+
+if TYPE_CHECKING:
+    from sandbox.lifecycle.house import Result
 
 # The terminal itself, whatever the streams are redirected to (tty(4)).
 TERMINAL = "/dev/tty"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -79,7 +79,7 @@ def run(
 
     Without `undo` a stopped plan stays pending in the journal, and the next command resumes it.
     """
-    run_id = secrets.token_hex(4)
+    run_id = os.urandom(4).hex()
     journal.append(plan.verb, "begin", run_id, facts=plan.facts)
     timings: list[Timing] = []
     try:

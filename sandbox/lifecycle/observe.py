@@ -101,7 +101,7 @@ def _observation(
 ) -> Observation:
     errors: list[str] = []
     profile = _or_error(errors, lambda: house.records.load(name, shredded=True))
-    history = _or_error(errors, house.journal(name).read) or History(())
+    history = _or_error(errors, house.journal(name).recent) or History(())
     volume = _or_error(errors, lambda: house.volumes.look(house.paths.volume(name)))
     begun, opened = history.last("open", "begin"), history.last("open", outcome="done")
     retention = _retention(house, name, profile, errors)

@@ -27,7 +27,7 @@ def settle(house: House, name: str) -> str:
     from sandbox.lifecycle.shred import shred_locked
     from sandbox.lifecycle.shredding import Order
 
-    pending = house.journal(name).read().pending()
+    pending = house.journal(name).recent().pending()
     if pending is None:
         return ""
     house.progress.warn(f"An earlier `mailbox {pending.verb} {name}` did not finish.")
@@ -113,13 +113,13 @@ def unfinished_name(house: House, name: str) -> str | None:
     """The name as it is written of what a killed verb left, told apart case-insensitively."""
     found = (path.stem for path in house.paths.journals.glob("*.jsonl"))
     same = sorted(known for known in found if same_name(known, name))
-    return next((known for known in same if house.journal(known).read().pending()), None)
+    return next((known for known in same if house.journal(known).recent().pending()), None)
 
 
 def settle_name(house: House, name: str) -> str:
     """As `find_name`, after an unfinished verb other than open and close was settled."""
     known = find_name(house, name)
-    pending = house.journal(known).read().pending()
+    pending = house.journal(known).recent().pending()
     if pending and pending.verb in ("onboard", "shred", "retain", *_KEYSLOT_VERBS, *_PROFILE_VERBS):
         with house.locked(known, "repair"):
             settle(house, known)

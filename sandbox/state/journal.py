@@ -9,15 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sandbox.state import files
 
 START = "0" * 64
+# How many bytes are read first when only the newest entries matter; an open has about 5000.
+_TAIL = 16 * 1024
+# As json.dumps writes them; the last one in an `end` after which no verb is unfinished.
+_BEGIN, _END = b'"event": "begin"', b'"event": "end"'
+_IDLE = b'"idle": true, "previous": '
 # Which unfinished verb decides what happens next: what destroys goes before what undoes.
 _WEIGHT = (
     "shred",
@@ -110,22 +115,74 @@ class Journal:
         new = not self._path.exists()
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "rb+") as file:
-            whole = file.read()
-            torn = bool(whole) and not whole.endswith(b"\n")
-            lines = whole.splitlines()
+            tail = _tail(file, _is_idle)
+            torn = bool(tail) and not tail.endswith(b"\n")
+            lines = tail.splitlines()
             entry["previous"] = digest(lines[-1]) if lines else START
+            if entry["event"] == "end" and _ends_all(lines, entry):
+                entry["idle"] = True
             line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+            file.seek(0, os.SEEK_END)
             file.write(b"\n" + line if torn else line)
             file.flush()
             os.fsync(file.fileno())
         if new:
             files.sync_folder(self._path.parent)
 
+    def recent(self) -> History:
+        """The newest begins and ends: the last open that succeeded, and all that is unfinished.
+
+        Whoever looks at many mailboxes needs no more; the chain is not verified.
+        """
+        with files.readable_errors(self._path):
+            if not self._path.exists():
+                return History(())
+            with self._path.open("rb") as file:
+                return History(tuple(_ends(_tail(file, _tells_all))))
+
     def read(self) -> History:
         """The history so far; an absent journal has an empty one."""
         with files.readable_errors(self._path):
             lines = self._path.read_bytes().splitlines() if self._path.exists() else []
         return History(tuple(_entries(lines)), _first_break(lines))
+
+
+def _tail(file: BinaryIO, enough: Callable[[bytes], bool]) -> bytes:
+    """The last whole lines of a journal, as many as are `enough`; else all of them."""
+    end = at = file.seek(0, os.SEEK_END)
+    length, tail = _TAIL, b""
+    while at:
+        at = max(0, end - length)
+        file.seek(at)
+        tail = file.read(end - at)
+        tail = tail.partition(b"\n")[2] if at else tail
+        if enough(tail):
+            break
+        length *= 2
+    return tail
+
+
+def _is_idle(tail: bytes) -> bool:
+    return _IDLE in tail
+
+
+def _tells_all(tail: bytes) -> bool:
+    """Whether a point is in it at which nothing was unfinished, and after it a whole open."""
+    after = tail.partition(_IDLE)[2].partition(b"\n")[2]
+    opens = [entry for entry in _ends(after) if entry.verb == "open"]
+    begun = {entry.run for entry in opens if entry.event == "begin"}
+    return any(e.event == "end" and e.fact("outcome") == "done" and e.run in begun for e in opens)
+
+
+def _ends(content: bytes) -> Iterator[Entry]:
+    """The entries that begin or end a verb; the others are not even parsed."""
+    return _entries([line for line in content.splitlines() if _BEGIN in line or _END in line])
+
+
+def _ends_all(lines: list[bytes], end: Mapping[str, Any]) -> bool:
+    """Whether nothing is unfinished once this entry is written."""
+    entries = (*_entries(lines), Entry("", end["verb"], "end", end["run"]))
+    return History(entries).pending() is None
 
 
 def _forget_ended(begun: dict[str, Entry], end: Entry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ class Records:
             if not name_problem(name) and path.is_file():
                 with files.readable_errors(path):
                     content = path.read_bytes()
-                return read_template(parse_toml(content, f"The template {name}"), name)
+                return _template(content, name)
         raise MailboxError(
             f"There is no template {name!r}.",
             resolution=f"Known templates: {', '.join(self.templates())}.",
@@ -150,6 +151,12 @@ def _came_back(name: str, stone: Tombstone) -> MailboxError:
         code="profile-shredded",
         exit_code=Exit.NOT_FOUND,
     )
+
+
+@lru_cache(maxsize=16)
+def _template(content: bytes, name: str) -> Settings:
+    # Every profile is read over its template, and all of `list` have the same few.
+    return read_template(parse_toml(content, f"The template {name}"), name)
 
 
 def parse_toml(content: bytes, what: str) -> dict[str, Any]:

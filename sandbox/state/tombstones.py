@@ -64,7 +64,10 @@ class Tombstones:
         """The tombstone of one profile, whatever name its files have now."""
         if not profile_id:
             return None
-        stones = map(_read, self._paths.tombstones.glob("*.json"))
+        # Others of a name are not read: `list` asks for each mailbox there is.
+        mine = f"+{profile_id}.json"
+        found = self._paths.tombstones.glob("*.json")
+        stones = (_read(path) for path in found if "+" not in path.name or path.name.endswith(mine))
         return next((stone for stone in stones if stone.profile_id == profile_id), None)
 
 

@@ -21,6 +21,7 @@ from sandbox.cli import (
     ending,
     image_commands,
     key_commands,
+    making,
     onboarding,
     output,
     recovery_commands,
@@ -64,6 +65,7 @@ def run(house: House, world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
         correspondents,
         ending,
         image_commands,
+        making,
         recovery_commands,
     ):
         monkeypatch.setattr(module, "compose", compose)

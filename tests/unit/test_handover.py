@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sandbox.cli import commands, output
+from sandbox.cli import making, output
 from sandbox.cli.app import cli
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import Exit
@@ -33,7 +33,7 @@ def terminal(world: World, monkeypatch: pytest.MonkeyPatch) -> Path:
         return replace(make_house(world), progress=progress)
 
     path = world.root / "tty"
-    monkeypatch.setattr(commands, "compose", compose)
+    monkeypatch.setattr(making, "compose", compose)
     monkeypatch.setattr(output, "TERMINAL", str(path))
     return path
 
@@ -96,7 +96,7 @@ def test_into_a_new_file(house: House, terminal: Path, tmp_path: Path) -> None:
 def test_no_file_is_overwritten_and_nothing_asked(
     world: World, terminal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.cli.commands.gather_wish", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr("sandbox.cli.making.gather_wish", lambda *_, **__: pytest.fail("asked"))
     (tmp_path / "paper").write_text("precious")
     for name in ("paper", "nowhere/paper"):
         done = onboard("--recovery-code-to", str(tmp_path / name))

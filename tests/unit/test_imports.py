@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from sandbox.cli.app import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sandbox"
@@ -31,6 +34,7 @@ ONLY = {
     "libvirt": ("host/libvirt/",),
     "click": ("cli/",),
     "rich": ("cli/",),
+    "jeepney": ("host/logind.py",),
     "keyring": ("host/vault.py",),
     "gnupg": ("host/gnupg.py",),
     "asyncssh": ("channel/",),
@@ -164,3 +168,22 @@ def test_help_waits_for_no_library(arguments: list[str], tmp_path: Path) -> None
 def test_list_waits_for_libvirt_alone(tmp_path: Path) -> None:
     loaded = {name.split(".")[0] for name in loaded_by(tmp_path, "list")}
     assert not loaded & (SLOW - {"libvirt"})
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
+def test_a_command_waits_for_no_other(arguments: list[str], tmp_path: Path) -> None:
+    loaded = loaded_by(tmp_path, *arguments)
+    assert not loaded & {f"sandbox.cli.{name}" for name in ("ending", "making", "image_commands")}
+    assert not loaded & {"http.client", "ssl", "sandbox.ports", "sandbox.lifecycle.open"}
+
+
+def test_the_help_says_what_the_commands_say() -> None:
+    for module, _sentence in COMMANDS.values():
+        importlib.import_module(f"sandbox.cli.{module}")
+    assert set(cli.commands) == set(COMMANDS)
+    for name, (_module, sentence) in COMMANDS.items():
+        assert cli.commands[name].get_short_help_str(limit=200) == sentence
+
+
+def test_a_group_has_all_its_commands_whichever_is_called(tmp_path: Path) -> None:
+    assert "sandbox.cli.correspondents" in loaded_by(tmp_path, "keys", "--help")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.state import files
+from sandbox.state import journal as journal_module
 from sandbox.state.journal import START, Journal, digest
 
 
@@ -159,3 +161,54 @@ def test_the_journal_is_on_the_disk_before_append_returns(
     path.parent.mkdir()
     write(path, "open begin 1")
     assert synced and synced[0] == path.read_bytes()
+
+
+VERBS = st.sampled_from(["open", "close", "suspend", "onboard", "retain", "keys add", "shred"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs=st.lists(st.tuples(VERBS, st.sampled_from(["whole", "killed", "undone"])), max_size=25))
+def test_the_newest_entries_tell_what_all_tell(
+    runs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    journal = Journal(tmp_path_factory.mktemp("j") / "a.jsonl")
+    with mock.patch.object(journal_module, "_TAIL", 300):
+        compare(journal, runs)
+
+
+def compare(journal: Journal, runs: list[tuple[str, str]]) -> None:
+    for number, (verb, way) in enumerate(runs):
+        journal.append(verb, "begin", str(number), facts={"image": f"i{number}"})
+        journal.append(verb, "step", str(number), "start")
+        if way != "killed":
+            outcome = "done" if way == "whole" else "undone"
+            journal.append(verb, "end", str(number), facts={"outcome": outcome})
+        all_of_it, newest = journal.read(), journal.recent()
+        assert all_of_it.broken_at is None
+        assert newest.pending() == all_of_it.pending()
+        assert newest.pending("suspend") == all_of_it.pending("suspend")
+        for wanted in (("open", "begin", ""), ("open", "end", "done")):
+            assert newest.last(*wanted) == all_of_it.last(*wanted)
+
+
+def test_of_a_long_journal_only_the_end_is_read(path: Path) -> None:
+    journal = write(path, *(f"open {each} {n}" for n in range(300) for each in ("begin", "step")))
+    for run in ("x", "y"):
+        journal.append("open", "begin", run)
+        journal.append("open", "end", run, facts={"outcome": "done"})
+    for _ in range(30):
+        journal.append("keys add", "begin", "k")
+        journal.append("keys add", "end", "k")
+    assert len(journal.recent().entries) < len(journal.read().entries) / 2
+    newest = journal.recent().last("open", outcome="done")
+    assert newest and newest == journal.read().last("open", outcome="done")
+
+
+def test_a_torn_line_is_no_end_of_the_newest_entries(path: Path) -> None:
+    journal = write(path, *(f"close {event} {n}" for n in range(99) for event in ("begin", "end")))
+    journal.append("open", "begin", "r")
+    with path.open("ab") as file:
+        file.write(b'{"event": "end", "idle": true, "prev')
+    assert (begun := journal.recent().pending()) and begun.run == "r"
+    journal.append("open", "end", "r", facts={"outcome": "done"})
+    assert journal.recent().pending() is None and journal.read().broken_at is None

@@ -25,6 +25,7 @@ from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.machine import MachineState, domain_name
 from sandbox.model.secrets import ITEMS, VOLUME_KEY
 from sandbox.state import files
+from sandbox.state.journal import Journal
 from tests.unit.fake_luks import PAYLOAD
 from tests.unit.fakes import (
     ACCOUNT,
@@ -759,6 +760,23 @@ class TestObserve:
 
         monkeypatch.setattr(onboarded.volumes, "look", fails)
         assert [seen.state for seen in observe_all(onboarded)] == ["broken", "closed"]
+
+    def test_many_need_one_question_to_libvirt_and_one_look_each(
+        self, onboarded: House, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(3):
+            onboard(onboarded, make_wish(f"more{number}"))
+        asked: list[str] = []
+        states = onboarded.machines.states
+        monkeypatch.setattr(onboarded.machines, "states", lambda: asked.append("all") or states())
+        recent = Journal.recent
+        monkeypatch.setattr(Journal, "recent", lambda self: asked.append("one") or recent(self))
+        nobody = replace(
+            onboarded,
+            **dict.fromkeys(("vault", "wardens", "storage", "custodians", "remains"), object()),
+        )
+        assert len(observe_all(nobody)) == 4
+        assert asked == ["all", *["one"] * 4]
 
     def test_without_libvirt_the_state_is_unknown(self, onboarded: House, world: World) -> None:
         world.faults["machines.states"] = MailboxError("libvirt does not answer.")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sandbox.cli import commands, output, recovery_commands
+from sandbox.cli import making, output, recovery_commands
 from sandbox.cli.app import cli
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.codes import renew_code
@@ -210,7 +210,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
     def compose(progress: Any) -> House:
         return replace(make_house(world), progress=progress)
 
-    for module in (commands, recovery_commands):
+    for module in (making, recovery_commands):
         monkeypatch.setattr(module, "compose", compose)
     monkeypatch.setattr(output, "TERMINAL", str(world.root / "tty"))
 

@@ -6,7 +6,6 @@ import uuid
 from importlib import resources
 from pathlib import Path
 from string import Template
-from xml.sax.saxutils import escape
 
 from sandbox.model.machine import MachineSpec
 
@@ -70,6 +69,9 @@ def _owner_label(owner: tuple[int, int]) -> str:
 
 
 def _render(name: str, values: dict[str, str], raw: dict[str, str] | None = None) -> str:
+    # It brings an HTTP client with it, for which `mailbox list` need not wait.
+    from xml.sax.saxutils import escape
+
     template = resources.files(__package__).joinpath("templates", name).read_text()
     escaped = {key: escape(value, {"'": "&apos;", '"': "&quot;"}) for key, value in values.items()}
     return Template(template).substitute(escaped | (raw or {}))
