@@ -180,3 +180,8 @@ class _ThisComputer:
         from sandbox.host import desktop
 
         return desktop.show(libvirt_uri(), domain)
+
+    def guard_sleep(self) -> None:
+        from sandbox.cli import sleeper
+
+        sleeper.start(self._paths)

@@ -14,7 +14,9 @@ from sandbox.host.probes.collect import Sources, collect
 from sandbox.host.probes.facts import KvmProof
 from sandbox.host.probes.finding import Finding
 from sandbox.host.probes.machines import candidates
-from sandbox.model.errors import Exit
+from sandbox.host.probes.sleep import SleepFacts
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.state.config import load_config
 from sandbox.state.paths import Paths, find_paths
 
 _MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM", "unknown": "unknown"}
@@ -40,10 +42,27 @@ def collect_findings(printer: Printer) -> list[Finding]:
         connect_libvirt=connection.facts,
         keyring_facts=vault.facts,
         prove_kvm=lambda: prove_kvm(paths, fresh=True),
+        sleep_facts=lambda: sleep_facts(paths),
         libvirt_uris=candidates(os.environ, os.geteuid()),
         config_home=Path(config) if (config := os.environ.get("XDG_CONFIG_HOME")) else None,
     )
     return collect(sources, printer.step)
+
+
+def sleep_facts(paths: Paths) -> SleepFacts:
+    """What becomes of open mailboxes before a sleep, and how long that has taken."""
+    from sandbox.host import logind
+    from sandbox.lifecycle.sleep import slowest
+
+    try:
+        wish = load_config(paths).at_sleep
+    except MailboxError as error:
+        return SleepFacts("", f"{error.brief} {error.details}")
+    try:
+        delay = logind.longest_delay()
+    except MailboxError:
+        delay = None
+    return SleepFacts(wish, delay_s=delay, took_s=slowest(paths, wish))
 
 
 def report(printer: Printer, findings: list[Finding]) -> int:

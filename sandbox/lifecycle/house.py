@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sandbox import ports
-from sandbox.lifecycle.engine import Progress
+from sandbox.model.config import Config
 from sandbox.model.machine import domain_name
 from sandbox.state import lock
+from sandbox.state.config import load_config
 from sandbox.state.journal import Journal
 from sandbox.state.paths import Paths
 from sandbox.state.records import Records
+
+if TYPE_CHECKING:
+    from sandbox import ports
+    from sandbox.lifecycle.engine import Progress
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class House:
     def journal(self, name: str) -> Journal:
         """The journal of a profile."""
         return Journal(self.paths.journal(name))
+
+    def config(self) -> Config:
+        """The user's settings for all mailboxes; raises InvalidInputError."""
+        return load_config(self.paths)
 
     @contextmanager
     def locked(self, name: str, verb: str) -> Iterator[None]:

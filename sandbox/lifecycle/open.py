@@ -81,6 +81,7 @@ class OpenOutcome:
 
 def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
     """Open the mailbox, or show it again when it is open already."""
+    house.config()  # a mistake in it is said before anything is started
     known = settle_name(house, name)
     with house.locked(known, "open"):
         settle(house, known)
@@ -88,9 +89,11 @@ def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
         refuse_kept(house, known, str(profile.id))
         seen = observe(house, known)
         if is_usable(house, seen):
+            house.host.guard_sleep()
             shown = not headless and _show(house, profile)
             return Result("open", known, f"{known} is open.", {"already": True, "shown": shown})
         outcome = _open(house, profile, seen)
+        house.host.guard_sleep()
     warn_of_ends(house, known)
     shown = not headless and _show(house, profile)
     facts = {"already": False, "shown": shown, **asdict(outcome)}

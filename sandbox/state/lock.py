@@ -46,6 +46,23 @@ def take_turn(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def attempt(path: Path) -> Iterator[bool]:
+    """Hold the lock at `path`, or tell that somebody else does; waits for nobody."""
+    files.private_folder(path.parent)
+    with files.readable_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def is_held(path: Path) -> bool:
     """Whether somebody holds the lock now."""
     try:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from sandbox.model.errors import Exit, MailboxError
 
 # sun_path of a UNIX socket holds 108 bytes with its NUL (unix(7)).
@@ -127,6 +125,21 @@ class Paths:
         return self.locks / f"{name.casefold()}.lock"
 
     @property
+    def config_file(self) -> Path:
+        """The user's settings for all mailboxes."""
+        return self.config / "config.toml"
+
+    @property
+    def sleep_lock(self) -> Path:
+        """Held by the one process that guards open mailboxes when this computer sleeps."""
+        return self.locks / ".sleep"
+
+    @property
+    def sleep_log(self) -> Path:
+        """What that process did last."""
+        return self.state / "sleep.log"
+
+    @property
     def keyring_lock(self) -> Path:
         """No name of a profile begins with a dot."""
         return self.locks / ".keyring"
@@ -185,6 +198,8 @@ def find_paths(environment: Mapping[str, str]) -> Paths:
         tag = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
         paths = Paths(root / "config", root / "data", root / "state", root / "run", tag)
     else:
+        import platformdirs
+
         dirs = platformdirs.PlatformDirs("mailbox", appauthor=False)
         paths = Paths(
             dirs.user_config_path,

@@ -692,6 +692,9 @@ class FakeHost:
         self.shown.append((domain, title))
         return True
 
+    def guard_sleep(self) -> None:
+        self._world.said.append("Guarding the sleep")
+
 
 class FakeUserKeyring:
     """The user's GnuPG: `World.keys` by fingerprint, each with its address and passphrase."""

@@ -17,6 +17,7 @@ from sandbox.host.probes.collect import Sources, collect
 from sandbox.host.probes.disks import Encryption, Place
 from sandbox.host.probes.facts import KeyringFacts, KvmDevice, KvmProof, LibvirtFacts, ProofKind
 from sandbox.host.probes.finding import Level
+from sandbox.host.probes.sleep import SleepFacts
 from sandbox.host.probes.system import System
 
 DATA = Path("/home/anna/.local/share/mailbox")
@@ -614,6 +615,7 @@ def sources(system: System, connect: Callable[[str], LibvirtFacts]) -> Sources:
         connect_libvirt=connect,
         keyring_facts=lambda: KeyringFacts("keyring.backends.SecretService.Keyring", True),
         prove_kvm=lambda: KvmProof(True, ProofKind.KERNEL, "", 0.9),
+        sleep_facts=lambda: SleepFacts("suspend", delay_s=5.0),
         system=system,
         kvm_device=lambda: DEVICE,
         free_bytes=lambda folder: 1 << 40,

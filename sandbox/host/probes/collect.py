@@ -11,6 +11,7 @@ from sandbox.host.probes import desk, disks, kvm, leaks, machines, secrets
 from sandbox.host.probes.disks import Encryption, Place
 from sandbox.host.probes.facts import ConnectLibvirt, KvmDevice, ProveKvm, ReadKeyring
 from sandbox.host.probes.finding import Finding, Verdict, unknown
+from sandbox.host.probes.sleep import SleepFacts, judge_sleep
 from sandbox.host.probes.system import System
 
 Progress = Callable[[str], None]
@@ -24,6 +25,7 @@ class Sources:
     connect_libvirt: ConnectLibvirt
     keyring_facts: ReadKeyring
     prove_kvm: ProveKvm
+    sleep_facts: Callable[[], SleepFacts]
     libvirt_uris: Sequence[str] = ()
     config_home: Path | None = None
     system: System = field(default_factory=System)
@@ -113,6 +115,7 @@ def _leak_probes(sources: Sources) -> list[Probe]:
         Probe("data-encryption", "Encryption below the data", encryption),
         Probe("swap", "Swap", lambda: _swap(system)),
         Probe("hibernation", "Hibernation", lambda: _hibernation(system)),
+        Probe("sleep", "Sleep", lambda: judge_sleep(sources.sleep_facts())),
         Probe("core-dumps", "Core dumps", lambda: _core_dumps(system, sources.core_limit())),
         Probe("snapshots", "Snapshots", snapshots),
         Probe("disk-kind", "Kind of disk", lambda: _disk_kind(system, place())),

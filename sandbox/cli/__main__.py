@@ -1,0 +1,5 @@
+"""`python -m sandbox.cli`: the command, wherever it is installed."""
+
+from sandbox.cli.app import main
+
+main()
