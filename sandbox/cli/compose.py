@@ -181,6 +181,11 @@ class _ThisComputer:
 
         return desktop.show(libvirt_uri(), domain)
 
+    def warm_later(self, client: str) -> None:
+        from sandbox.cli import background
+
+        background.start(client)
+
     def guard_sleep(self) -> None:
         from sandbox.cli import sleeper
 

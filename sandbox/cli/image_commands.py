@@ -11,23 +11,16 @@ import click
 from sandbox.cli.app import Commands, _verb_of, cli
 from sandbox.cli.compose import compose
 from sandbox.cli.output import Printer
-from sandbox.cli.plans import DRY_RUN, show_plan
-from sandbox.lifecycle.engine import Plan, Step
+from sandbox.cli.plans import DRY_RUN, show_plan, show_plans
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe_all
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import Image
 from sandbox.model.names import human_size
+from sandbox.state import lock
 
 if TYPE_CHECKING:
     from sandbox.host.images import Damaged
-
-
-_WARMING = (
-    Step("boot", "Starting a machine of the image", "one without volume, name and servers"),
-    Step("fill", "Reading the mail client's files", "so that they are in its memory"),
-    Step("save", "Saving it as it waits for a customer", "the next open begins there"),
-)
 
 
 @cli.group(cls=Commands)
@@ -81,11 +74,10 @@ def build(printer: Printer, client: str, rebuild: bool, no_warm: bool, dry_run: 
 
 
 def _try_warm(house: House, made: Image) -> MailboxError | None:
-    from sandbox.lifecycle import warm
+    from sandbox.lifecycle.warming import catch_up
 
-    memory, cpus = warm.size_for(house, made.client)
     try:
-        warm.warm_up(house, made, memory=memory, cpus=cpus)
+        catch_up(house, made)
     except MailboxError as error:
         # The image is whole without it.
         return error
@@ -94,29 +86,33 @@ def _try_warm(house: House, made: Image) -> MailboxError | None:
 
 @_on_images(
     click.argument("client", metavar="[CLIENT]", default="thunderbird"),
-    click.option("--for", "name", metavar="NAME", help="As much memory as this mailbox has."),
-    click.option("--anew", is_flag=True, help="Make it anew even if there is one that fits."),
+    click.option("--for", "name", metavar="NAME", help="Only for machines like this mailbox's."),
+    click.option("--anew", is_flag=True, help="Make anew even those that are there and fit."),
     DRY_RUN,
 )
 def warm(printer: Printer, client: str, name: str | None, anew: bool, dry_run: bool) -> None:
-    """Save a machine that waits for a customer, so that `open` need not boot one."""
-    from sandbox.lifecycle import warm as warming
+    """Save machines that wait for a customer, so that `open` need not boot one.
+
+    One for each size of machine that mailboxes of the client have; those that nobody has are
+    removed.
+    """
+    from sandbox.lifecycle.warm import plan_warm, shape_misfit
+    from sandbox.lifecycle.warming import catch_up, wanted
 
     house = compose(printer)
-    if name is not None:
-        settings = house.records.load(name).settings
-        client, size = settings.client, (settings.machine.memory, settings.machine.cpus)
-    else:
-        size = warming.size_for(house, client)
-    made = house.images.newest(client)
+    settings = house.records.load(name).settings if name else None
+    only = settings.machine.shape if settings else None
+    made = house.images.newest(settings.client if settings else client)
     if dry_run:
-        show_plan(printer, Plan("image warm", client, _WARMING))
+        shapes = [only] if only else wanted(house, made.client)
+        missing = [each for each in shapes if anew or shape_misfit(house, made, each)]
+        show_plans(printer, [plan_warm(made, each) for each in missing], "They are there and fit.")
         return
     with printer.working():
-        new = warming.warm_up(house, made, memory=size[0], cpus=size[1], anew=anew)
-    state = "is saved" if new else "is there and fits"
-    summary = f"The warm state of {made.client}-{made.id} {state}."
-    printer.result(Result("image warm", client, summary, _facts(made) | {"new": new}))
+        new = catch_up(house, made, only=only, anew=anew)
+    told = f"New: {'; '.join(map(str, new))}." if new else "They are there and fit."
+    summary = f"The warm states of {made.client}-{made.id}: {told}"
+    printer.result(Result("image warm", made.client, summary, _facts(made) | {"new": bool(new)}))
 
 
 @_on_images()
@@ -130,7 +126,18 @@ def list_(printer: Printer) -> None:
     if not found:
         printer.line("There is no image yet. `mailbox image build` makes one.")
         return
-    printer.table(("IMAGE", "BUILT (UTC)", "SIZE", "LAST USED BY"), [_row(e, users) for e in found])
+    headings = ("IMAGE", "BUILT (UTC)", "SIZE", "WARM", "LAST USED BY")
+    printer.table(headings, [_row(e, users) for e in found])
+    making = lock.holder(house.paths.warming_lock)
+    if making:
+        printer.note(f"Warm states are being made by {making}.")
+    for each in found:
+        for state in _warm_states(each):
+            if state["failure"]:
+                printer.warn(
+                    f"{each.client}-{each.id} has no warm state for {state['shape']}: "
+                    f"{state['failure']} `mailbox image warm {each.client}` tries again."
+                )
     for each in found:
         if not isinstance(each, Image):
             printer.warn(f"{each.error.brief} {each.error.details}")
@@ -139,7 +146,23 @@ def list_(printer: Printer) -> None:
 def _row(each: Image | Damaged, users: dict[str, Any]) -> tuple[str, ...]:
     built = each.built[:16].replace("T", " ") if isinstance(each, Image) else "damaged"
     used_by = ", ".join(users.get(each.id, [])) or "-"
-    return (f"{each.client}-{each.id}", built, human_size(_size(each)), used_by)
+    warm = ", ".join(state["shape"] for state in _warm_states(each) if not state["failure"])
+    return (f"{each.client}-{each.id}", built, human_size(_size(each)), warm or "-", used_by)
+
+
+def _warm_states(each: Image | Damaged) -> list[dict[str, Any]]:
+    """Of each shape: whether it is there, else why it could not be made."""
+    from sandbox.host import images
+
+    if not isinstance(each, Image):
+        return []
+    store = images.ImageStore(each.folder.parent)
+    found = []
+    for shape in images.warm_shapes(each):
+        failure = None if store.warm_note(each, shape) else store.warm_failure(each, shape)
+        told = {"memory": shape.memory, "cpus": shape.cpus, "shape": str(shape)}
+        found.append(told | {"failure": failure.reason if failure else None})
+    return found
 
 
 @_on_images(_WHICH)
@@ -232,6 +255,9 @@ def _facts(made: Image | Damaged) -> dict[str, Any]:
         "built": made.built if isinstance(made, Image) else None,
         "size": _size(made),
         "folder": str(made.folder),
-        "warm": isinstance(made, Image) and made.warm_note.exists(),
+        "warm": [
+            {key: state[key] for key in ("memory", "cpus", "failure")}
+            for state in _warm_states(made)
+        ],
         "damaged": damage or None,
     }

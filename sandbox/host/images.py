@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +21,13 @@ from sandbox.host.data import data_root
 from sandbox.host.image_build import Progress
 from sandbox.host.image_manifest import FILES, MANIFEST, Manifest, read_manifest
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.machine import Image
-from sandbox.model.warm import WarmNote, read_note
+from sandbox.model.machine import Image, Shape
+from sandbox.model.warm import WarmFailure, WarmNote, read_failure, read_note
 from sandbox.state import files, lock
 
 # A folder that a build works in; whatever is found of them while the lock is ours is left over.
 _BUILD_PREFIX = ".build-"
+_WARM_NAME = re.compile(r"warm-(\d+)-(\d+)\.(?:json|failed)")
 _FOLDER_NAME = re.compile(r"[a-z][a-z0-9]{0,31}-[0-9a-f]{16}")
 
 
@@ -120,31 +121,63 @@ class ImageStore:
         """Refuse an image that is not as it was built."""
         verify(image)
 
-    def warm_note(self, image: Image) -> WarmNote | None:
+    def warm_note(self, image: Image, shape: Shape) -> WarmNote | None:
         """What is noted of the image's warm state; None when it has none that can be read."""
         try:
-            note = read_note(image.warm_note.read_bytes())
-            return note if note and image.warm.stat().st_size == note.size else None
+            note = read_note(image.warm_note(shape).read_bytes())
+            return note if note and image.warm(shape).stat().st_size == note.size else None
         except OSError:
             return None
 
+    def warm_failure(self, image: Image, shape: Shape) -> WarmFailure | None:
+        """Why there is none, if making it has failed."""
+        try:
+            return read_failure(image.warm_failure(shape).read_bytes())
+        except OSError:
+            return None
+
+    def note_failure(self, image: Image, shape: Shape, failure: WarmFailure) -> None:
+        """Keep why it could not be made."""
+        files.replace(image.warm_failure(shape), failure.write())
+
+    def keep_warm(self, image: Image, shapes: Collection[Shape]) -> None:
+        """Remove what is warm of other shapes, and of the client's older images."""
+        kept = {name for shape in shapes for name in _warm_names(image, shape)}
+        older = [each for each in list_images(self.folder) if each.client == image.client]
+        for folder in {image.folder, *(each.folder for each in older)}:
+            for path in folder.glob("warm*"):
+                if folder != image.folder or path.name not in kept:
+                    files.remove(path)
+
     @contextlib.contextmanager
-    def new_warm_state(self, image: Image, fits: Mapping[str, str]) -> Iterator[Path]:
-        """Where to save a warm state; on leaving it is the image's, read-only and whole."""
-        with (
-            lock.hold(self.folder / ".lock", f"image warm {image.client}", lambda _: None),
-            _build_folder("warm", self.folder) as folder,
-        ):
-            target = folder / image.warm.name
+    def new_warm_state(self, image: Image, shape: Shape, fits: Mapping[str, str]) -> Iterator[Path]:
+        """Where to save a warm state; on leaving it is the image's, read-only and whole.
+
+        The caller is alone with the images.
+        """
+        with _build_folder("warm", self.folder) as folder:
+            target = folder / image.warm(shape).name
             yield target
             with files.readable_errors(target):
                 target.chmod(0o400)
                 _sync(target)
                 note = WarmNote(image_manifest.sha256(target), target.stat().st_size, fits)
                 # Without its note there is no warm state: never one with another's note.
-                files.remove(image.warm_note)
-                target.replace(image.warm)
-                files.replace(image.warm_note, note.write())
+                files.remove(image.warm_note(shape))
+                target.replace(image.warm(shape))
+                files.replace(image.warm_note(shape), note.write())
+                files.remove(image.warm_failure(shape))
+
+
+def warm_shapes(image: Image) -> list[Shape]:
+    """The shapes of which the image has a warm state, or why there is none."""
+    found = (_WARM_NAME.fullmatch(path.name) for path in image.folder.glob("warm-*"))
+    return sorted({Shape(int(each[1]), int(each[2])) for each in found if each})
+
+
+def _warm_names(image: Image, shape: Shape) -> set[str]:
+    files_of_it = (image.warm(shape), image.warm_note(shape), image.warm_failure(shape))
+    return {path.name for path in files_of_it}
 
 
 def load(folder: Path) -> Image:

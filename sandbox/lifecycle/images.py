@@ -1,4 +1,4 @@
-"""`image build` and `image remove`: plans on the images that all mailboxes of a client share."""
+"""`image build` and `image remove`, and what `image warm` shares with them: plans on the images that all mailboxes of a client share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEFTOVERS = Step("leftovers", "Removing what a killed command left", "it takes 
 _MAKE = Step("make", "Making the guest system", "from the recipe's packages, in a new folder")
 _PLACE = Step("place", "Putting the image in its place", "whole or not at all; older ones stay")
 _REMOVE = Step("remove", "Removing the image's folder", "no mailbox that is open needs it")
-VERBS = ("image build", "image remove")
+VERBS = ("image build", "image remove", "image warm")
 
 
 def plan_build(client: str, known: Image | None) -> Plan:
@@ -38,7 +38,7 @@ def build_image(house: House, client: str, *, rebuild: bool = False) -> Image:
     Raises:
         MailboxError: as `Images.make`; nothing is left of what was begun.
     """
-    with _alone(house, f"mailbox image build {client}"):
+    with alone(house, f"mailbox image build {client}"):
         known = None if rebuild else house.images.built(client)
         if known is not None:
             return known
@@ -46,7 +46,7 @@ def build_image(house: House, client: str, *, rebuild: bool = False) -> Image:
         run(
             plan_build(client, None),
             {"leftovers": work.clear, "make": work.make, "place": work.place},
-            _journal(house),
+            journal(house),
             house.progress,
             undo=work.clear,
         )
@@ -79,9 +79,9 @@ def remove_image(house: House, image: ImageFolder) -> None:
         MailboxError: `image-in-use`.
     """
     refuse_in_use(house, image)
-    with _alone(house, f"mailbox image remove {image.folder.name}"):
+    with alone(house, f"mailbox image remove {image.folder.name}"):
         effects = {"remove": lambda: house.images.remove(image)}
-        run(plan_remove(image), effects, _journal(house), house.progress)
+        run(plan_remove(image), effects, journal(house), house.progress)
 
 
 def refuse_in_use(house: House, image: ImageFolder) -> None:
@@ -104,34 +104,34 @@ def killed(house: House) -> bool:
     """Whether a killed command left something among the images; not while one of them runs."""
     if house.images.is_changing():
         return False
-    return bool(_journal(house).read().pending(*VERBS) or house.images.leftovers())
+    return bool(journal(house).read().pending(*VERBS) or house.images.leftovers())
 
 
 def settle_images(house: House) -> bool:
     """Remove what killed commands left among the images; whether there was something."""
     if not killed(house):
         return False
-    with _alone(house, "mailbox repair"):
+    with alone(house, "mailbox repair"):
         house.images.clear(house.progress.step)
     return True
 
 
 @contextmanager
-def _alone(house: House, purpose: str) -> Iterator[None]:
+def alone(house: House, purpose: str) -> Iterator[None]:
     """Hold the images; an unfinished verb is brought to its end first."""
 
     def waiting(holder: str) -> None:
         house.progress.warn(f"Waiting for {holder} to finish with the images.")
 
     with house.images.alone(purpose, waiting):
-        pending = _journal(house).read().pending(*VERBS)
+        pending = journal(house).read().pending(*VERBS)
         if pending is not None:
             house.progress.warn(f"An earlier `mailbox {pending.verb}` did not finish.")
             house.images.clear(house.progress.step)
             settled = {"outcome": "settled"}
-            _journal(house).append(pending.verb, "end", pending.run, facts=settled)
+            journal(house).append(pending.verb, "end", pending.run, facts=settled)
         yield
 
 
-def _journal(house: House) -> Journal:
+def journal(house: House) -> Journal:
     return Journal(house.paths.image_journal)

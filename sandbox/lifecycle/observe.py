@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from sandbox import ports
 from sandbox.lifecycle import kept
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import MailboxError
@@ -14,6 +13,9 @@ from sandbox.model.machine import MachineState
 from sandbox.model.profile import Profile
 from sandbox.state.journal import Entry, History
 from sandbox.state.retentions import Retention
+
+if TYPE_CHECKING:
+    from sandbox import ports
 
 T = TypeVar("T")
 

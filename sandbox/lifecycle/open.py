@@ -29,6 +29,7 @@ from sandbox.lifecycle.retain import refuse_kept
 from sandbox.lifecycle.settle import settle, settle_name
 from sandbox.lifecycle.soundness import sound_volume, warn_of_changes
 from sandbox.lifecycle.warm import start_machine
+from sandbox.lifecycle.warming import catch_up_later
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.machine import Image, MachineState
@@ -94,6 +95,9 @@ def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
             return Result("open", known, f"{known} is open.", {"already": True, "shown": shown})
         outcome = _open(house, profile, seen)
         house.host.guard_sleep()
+    if outcome.cold_reason:
+        machine = profile.settings.machine
+        catch_up_later(house, profile.settings.client, machine.shape)
     warn_of_ends(house, known)
     shown = not headless and _show(house, profile)
     facts = {"already": False, "shown": shown, **asdict(outcome)}

@@ -8,13 +8,17 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from sandbox.lifecycle.engine import Plan, Step, StoppedError, run
 from sandbox.lifecycle.house import House
+from sandbox.lifecycle.images import alone, journal
 from sandbox.lifecycle.machine import CHANNEL_DEADLINE_S
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.machine import Image, MachineSpec
-from sandbox.model.warm import misfit
+from sandbox.model.machine import Image, MachineSpec, Shape
+from sandbox.model.warm import WarmFailure, misfit
 from sandbox.state import files, lock
 
 _NOBODY = uuid.UUID(int=0)
@@ -22,6 +26,9 @@ _NOBODY = uuid.UUID(int=0)
 _SETTLE_S = 2.0
 # Beside the sockets of the machine that is saved: what it is called, should this be killed.
 _DOMAIN = "domain"
+_BOOT = Step("boot", "Starting a machine of the image", "one without volume, name and servers")
+_FILL = Step("fill", "Reading the mail client's files", "so that they are in its memory")
+_SAVE = Step("save", "Saving it as it waits for a customer", "the next open begins there")
 # Until the screen is there; then what the client is made of into the page cache. At the end
 # nothing of this connection stays: every connection has keys of its own.
 _WARM = """
@@ -73,11 +80,11 @@ def start_machine(house: House, spec: MachineSpec, image: Image) -> str | None:
 
     Whatever is wrong with the warm state, the machine starts.
     """
-    note = house.images.warm_note(image)
+    note = house.images.warm_note(image, spec.shape)
     reason = misfit(note, warm_fits(house, spec, image))
     if note is not None and reason is None:
         try:
-            house.machines.start_warm(spec, image.warm, note.sha256)
+            house.machines.start_warm(spec, image.warm(spec.shape), note.sha256)
         except MailboxError as error:
             reason = f"{error.brief} {error.details}".strip()
             house.machines.destroy(spec.name)
@@ -87,34 +94,95 @@ def start_machine(house: House, spec: MachineSpec, image: Image) -> str | None:
     return reason
 
 
-def warm_up(house: House, image: Image, *, memory: int, cpus: int, anew: bool = False) -> bool:
-    """Save a machine of this image that waits for a customer; False when one that fits is there.
+def shape_misfit(house: House, image: Image, shape: Shape) -> str | None:
+    """Why machines of this shape boot, as the end of a sentence; None when they need not."""
+    fits = warm_fits(house, _spec(house, image, shape), image)
+    return misfit(house.images.warm_note(image, shape), fits)
+
+
+def has_failed(house: House, image: Image, shape: Shape) -> bool:
+    """Whether making it failed already, with all as it is now."""
+    failure = house.images.warm_failure(image, shape)
+    return failure is not None and failure.fits == warm_fits(
+        house, _spec(house, image, shape), image
+    )
+
+
+def warm_up(house: House, image: Image, shape: Shape, *, gently: bool = False) -> None:
+    """Save a machine of this image and shape that waits for a customer; it replaces an older one.
 
     Raises:
-        MailboxError: of libvirt or the machine; the image is as usable as before.
+        MailboxError: of libvirt or the machine; it is noted, and the image is as usable as before.
     """
-    spec = _spec(house, image, memory, cpus)
+    spec = _spec(house, image, shape)
     fits = warm_fits(house, spec, image)
-    if not anew and misfit(house.images.warm_note(image), fits) is None:
-        return False
-    folder = spec.channel_socket.parent
-    with house.images.new_warm_state(image, fits) as target:
+    try:
+        _save(house, spec, image, fits, gently=gently)
+    except StoppedError:
+        raise
+    except MailboxError as error:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        failure = WarmFailure(now, f"{error.brief} {error.details}".strip(), fits)
+        house.images.note_failure(image, shape, failure)
+        raise
+
+
+def plan_warm(image: Image, shape: Shape) -> Plan:
+    """The steps to a saved machine of the image."""
+    size = {"memory": shape.memory, "cpus": shape.cpus}
+    return Plan("image warm", image.folder.name, (_BOOT, _FILL, _SAVE), size)
+
+
+def _save(
+    house: House, spec: MachineSpec, image: Image, fits: Mapping[str, str], *, gently: bool
+) -> None:
+    with (
+        alone(house, f"mailbox image warm {image.client}"),
+        house.images.new_warm_state(image, spec.shape, fits) as target,
+    ):
+        work = _Warming(house, spec, image, target, gently=gently)
+        plan = plan_warm(image, spec.shape)
         try:
-            # What a killed one left.
-            house.machines.destroy(spec.name)
-            house.wardens.kill(folder / "warden.sock")
-            files.private_folder(folder)
-            files.replace(folder / _DOMAIN, spec.name.encode())
-            house.progress.step("Starting a machine of the image")
-            house.machines.start(spec)
-            _prepare(house, spec, image)
-            house.progress.step("Saving it as it waits for a customer")
-            house.machines.save_empty(spec.name, target)
+            run(plan, work.effects(), journal(house), house.progress, undo=work.end)
         finally:
-            with suppress(MailboxError):
-                house.machines.destroy(spec.name)
-            _clear(folder)
-    return True
+            work.end()
+
+
+class _Warming:
+    """The effects of saving one machine."""
+
+    def __init__(
+        self, house: House, spec: MachineSpec, image: Image, target: Path, *, gently: bool
+    ) -> None:
+        self._house = house
+        self._spec = spec
+        self._image = image
+        self._target = target
+        self._gently = gently
+        self._folder = spec.channel_socket.parent
+
+    def effects(self) -> dict[str, Any]:
+        return {
+            "boot": self._boot,
+            "fill": lambda: _prepare(self._house, self._spec, self._image),
+            "save": lambda: self._house.machines.save_empty(self._spec.name, self._target),
+        }
+
+    def _boot(self) -> None:
+        house, spec, folder = self._house, self._spec, self._folder
+        # What a killed one left.
+        house.machines.destroy(spec.name)
+        house.wardens.kill(folder / "warden.sock")
+        files.private_folder(folder)
+        files.replace(folder / _DOMAIN, spec.name.encode())
+        house.machines.start(spec)
+        if self._gently:
+            house.machines.slow_down(spec.name)
+
+    def end(self) -> None:
+        with suppress(MailboxError):
+            self._house.machines.destroy(self._spec.name)
+        _clear(self._folder)
 
 
 def killed(house: House) -> list[str]:
@@ -136,7 +204,7 @@ def end_killed(house: House) -> list[str]:
 
 
 def _turns(house: House) -> Path:
-    # The lock that `Images.new_warm_state` holds.
+    # The lock that `Images.alone` holds.
     return house.paths.images / ".lock"
 
 
@@ -145,23 +213,15 @@ def _left(house: House) -> list[tuple[Path, str]]:
     return [(note.parent, note.read_text()) for note in notes]
 
 
-def size_for(house: House, client: str) -> tuple[int, int]:
-    """Memory (bytes) and processors that a new mailbox of this client gets by its template."""
-    records = house.records
-    found = [records.template(name) for name in ("default", *records.templates())]
-    machine = next((each for each in found if each.client == client), found[0]).machine
-    return machine.memory, machine.cpus
-
-
-def _spec(house: House, image: Image, memory: int, cpus: int) -> MachineSpec:
+def _spec(house: House, image: Image, shape: Shape) -> MachineSpec:
     # No profile's name begins with a dot, and no machine of one is named like this.
     folder = house.paths.runtime / f".{image.id[:8]}"
     return MachineSpec(
         name=f"warm-{image.client}-{image.id}-{house.paths.home_tag}",
         uuid=uuid.uuid4(),
         title="warm",
-        memory=memory,
-        cpus=cpus,
+        memory=shape.memory,
+        cpus=shape.cpus,
         kernel=image.kernel,
         initrd=image.initrd,
         root_image=image.root,
@@ -193,7 +253,6 @@ def _prepare(house: House, spec: MachineSpec, image: Image) -> None:
     warden, said = house.wardens.find(control), io.BytesIO()
     try:
         warden.wait_ready(CHANNEL_DEADLINE_S)
-        house.progress.step("Reading the mail client's files into its memory")
         argv = ("sh", "-c", _WARM, "sh", image.client)
         code = warden.run(argv, user="root", stdout=said, stderr=said)
     finally:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from sandbox.model.names import human_size
+
 
 class MachineState(StrEnum):
     """The state of a profile's machine, as libvirt tells it."""
@@ -15,6 +17,17 @@ class MachineState(StrEnum):
     OPEN = "open"
     PAUSED = "paused"
     UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, order=True)
+class Shape:
+    """How large a machine is: memory in bytes, number of processors."""
+
+    memory: int
+    cpus: int
+
+    def __str__(self) -> str:
+        return f"{human_size(self.memory)} and {self.cpus} processors"
 
 
 @dataclass(frozen=True)
@@ -38,15 +51,20 @@ class Image:
     def root(self) -> Path:
         return self.folder / "root.erofs"
 
-    @property
-    def warm(self) -> Path:
-        """The memory of a machine that waits for a customer; not every image has one."""
-        return self.folder / "warm.state"
+    def warm(self, shape: Shape) -> Path:
+        """The memory of a machine of that shape that waits for a customer, if it was saved."""
+        return self._warm(shape, "state")
 
-    @property
-    def warm_note(self) -> Path:
+    def warm_note(self, shape: Shape) -> Path:
         """What that memory must be and what it fits; there only once it is whole."""
-        return self.folder / "warm.json"
+        return self._warm(shape, "json")
+
+    def warm_failure(self, shape: Shape) -> Path:
+        """Why that memory could not be saved the last time."""
+        return self._warm(shape, "failed")
+
+    def _warm(self, shape: Shape, kind: str) -> Path:
+        return self.folder / f"warm-{shape.memory}-{shape.cpus}.{kind}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,10 @@ class MachineSpec:
     display_socket: Path
     console_log: Path
     hardware: bool
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.memory, self.cpus)
 
 
 def profile_of_domain(domain: str, home_tag: str = "") -> str | None:

@@ -13,6 +13,7 @@ from sandbox.model.contract import Contract, read_contract, write_contract
 from sandbox.model.custody import Custody, Where, parse_rule
 from sandbox.model.endpoints import Endpoint, Security, default_security, host_problem, port_problem
 from sandbox.model.errors import InvalidInputError
+from sandbox.model.machine import Shape
 from sandbox.model.openpgp import Keys, read_keys, write_keys
 from sandbox.model.schema import Reader
 
@@ -47,6 +48,10 @@ class Machine:
     on_close: str = SHUTDOWN
     # A suspended machine that is older is discarded at open.
     keep_days: int = 7
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.memory, self.cpus)
 
 
 @dataclass(frozen=True)

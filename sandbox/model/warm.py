@@ -30,7 +30,35 @@ class WarmNote:
 
     def write(self) -> bytes:
         """As a JSON document."""
-        return json.dumps({"version": _VERSION, **asdict(self)}, indent=1).encode() + b"\n"
+        return _write(asdict(self))
+
+
+@dataclass(frozen=True)
+class WarmFailure:
+    """Why a warm state could not be made, when (UTC), and with what it would have fitted."""
+
+    time: str
+    reason: str
+    fits: Mapping[str, str]
+
+    def write(self) -> bytes:
+        """As a JSON document."""
+        return _write(asdict(self))
+
+
+def _write(fields: Mapping[str, object]) -> bytes:
+    return json.dumps({"version": _VERSION, **fields}, indent=1).encode() + b"\n"
+
+
+def read_failure(content: bytes) -> WarmFailure | None:
+    """The failure that `WarmFailure.write` wrote; None for anything else."""
+    try:
+        fields = json.loads(content)
+        fits = {str(key): str(value) for key, value in fields["fits"].items()}
+        known = fields["version"] == _VERSION
+        return WarmFailure(str(fields["time"]), str(fields["reason"]), fits) if known else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def read_note(content: bytes) -> WarmNote | None:

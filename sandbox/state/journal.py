@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,12 +65,7 @@ class History:
 
     def pending(self, *verbs: str) -> Entry | None:
         """The begin entry of the verb (of these) that never ended and matters most, if any."""
-        begun: dict[str, Entry] = {}
-        for entry in self.entries:
-            if entry.event == "begin":
-                begun[entry.verb] = entry
-            elif entry.event == "end":
-                _forget_ended(begun, entry)
+        begun = _unended(self.entries)
         return next((begun[verb] for verb in verbs or _WEIGHT if verb in begun), None)
 
     def last(
@@ -181,8 +176,18 @@ def _ends(content: bytes) -> Iterator[Entry]:
 
 def _ends_all(lines: list[bytes], end: Mapping[str, Any]) -> bool:
     """Whether nothing is unfinished once this entry is written."""
-    entries = (*_entries(lines), Entry("", end["verb"], "end", end["run"]))
-    return History(entries).pending() is None
+    return not _unended([*_entries(lines), Entry("", end["verb"], "end", end["run"])])
+
+
+def _unended(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """The begin entry of each verb that never ended."""
+    begun: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.event == "begin":
+            begun[entry.verb] = entry
+        elif entry.event == "end":
+            _forget_ended(begun, entry)
+    return begun
 
 
 def _forget_ended(begun: dict[str, Entry], end: Entry) -> None:

@@ -63,6 +63,14 @@ def attempt(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def holder(path: Path) -> str:
+    """Who holds the lock now; empty when nobody does."""
+    try:
+        return path.read_text(errors="replace").strip() if is_held(path) else ""
+    except OSError:
+        return ""
+
+
 def is_held(path: Path) -> bool:
     """Whether somebody holds the lock now."""
     try:

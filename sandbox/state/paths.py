@@ -130,6 +130,11 @@ class Paths:
         return self.config / "config.toml"
 
     @property
+    def warming_lock(self) -> Path:
+        """Held by whoever makes warm states, for they are made one after the other."""
+        return self.locks / ".warming"
+
+    @property
     def sleep_lock(self) -> Path:
         """Held by the one process that guards open mailboxes when this computer sleeps."""
         return self.locks / ".sleep"

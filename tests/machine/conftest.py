@@ -16,6 +16,7 @@ from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
 from demo.main import image_folder, message_id, onboard_arguments, prove
 from demo.proof import Proof
 from demo.session import Ran, Session
+from sandbox.model.names import parse_memory
 from tests.host.conftest import need
 
 NAME = "kunde-a"
@@ -62,8 +63,10 @@ class World:
     def warm_state(self) -> Path:
         """The warm state of the image that opens begin with."""
         newest = json.loads(self.mailbox("image", "list", "--json").stdout)
-        folder = next(each["folder"] for each in newest if each["client"] == "thunderbird")
-        return Path(folder) / "warm.state"
+        found = next(each for each in newest if each["client"] == "thunderbird")
+        profile = json.loads(self.mailbox("show", NAME, "--json").stdout)["machine"]
+        memory = parse_memory(profile["memory"])
+        return Path(found["folder"]) / f"warm-{memory}-{profile['cpus']}.state"
 
     @property
     def proof(self) -> Proof:
@@ -88,6 +91,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         paper = server.folder / "recovery-code"
         world = World(session, server, customer, partner, canary, message_id(letter), paper)
         stack.callback(lambda: session.mailbox("close", "--all", check=False))
+        # No other machine beside those that are looked at, unless a test wants one.
+        settings = session.home / "config" / "config.toml"
+        settings.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.write_text("[images]\nwarm_in_background = false\n")
         session.mailbox("image", "build")
         server.deliver(letter, CUSTOMER)
         arguments = onboard_arguments(server, customer, partner, paper=paper)

@@ -132,7 +132,7 @@ def test_a_killed_machine_loses_no_mail(opened: World) -> None:
     opened.mailbox("close", NAME)
     assert _status(opened)["machine"] == "closed"
     # Without a warm state the machine boots, and nothing else is different.
-    note = opened.warm_state.with_name("warm.json")
+    note = opened.warm_state.with_suffix(".json")
     hidden = note.rename(note.with_name("hidden.json"))
     try:
         facts = json.loads(opened.open().stdout)["facts"]
@@ -144,7 +144,7 @@ def test_a_killed_machine_loses_no_mail(opened: World) -> None:
 
 def test_a_machine_begins_warm_and_leaves_nothing_in_the_warm_state(world: World) -> None:
     world.mailbox("close", NAME)
-    note = json.loads(world.warm_state.with_name("warm.json").read_text())
+    note = json.loads(world.warm_state.with_suffix(".json").read_text())
     facts = json.loads(world.open().stdout)["facts"]
     assert facts["warm"], facts["cold_reason"]
     title = world.session.run(["virsh", "-c", "qemu:///session", "list", "--title"]).stdout

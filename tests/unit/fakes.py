@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,11 +28,11 @@ from sandbox.model.endpoints import Endpoint
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.inventory import Copy
 from sandbox.model.keys import ExportedKeys, Key
-from sandbox.model.machine import Image, MachineSpec, MachineState, domain_name
+from sandbox.model.machine import Image, MachineSpec, MachineState, Shape, domain_name
 from sandbox.model.offers import Offer, Reading, ReadKey, Way
 from sandbox.model.profile import Account, Display, Machine, Policy, Settings
 from sandbox.model.remains import Searched, Sought
-from sandbox.model.warm import WarmNote
+from sandbox.model.warm import WarmFailure, WarmNote
 from sandbox.state.paths import Paths
 from sandbox.state.records import Records
 from tests.unit.fake_luks import PAYLOAD, add_slot, kill_slot, luks_bytes
@@ -403,6 +403,10 @@ class FakeMachines:
     def has_secret(self, volume: Path) -> bool:
         return str(volume) in self._world.state["secrets"]
 
+    def slow_down(self, name: str) -> None:
+        with self._world.change("machines.slow_down"):
+            pass
+
     def wait_gone(self, name: str, deadline_s: float) -> bool:
         return self.state(name) is MachineState.CLOSED
 
@@ -622,13 +626,22 @@ class FakeImages:
         with self._world.change("images.verify"):
             pass
 
-    def warm_note(self, image: Image) -> WarmNote | None:
-        return ImageStore(self._world.root).warm_note(image)
+    def warm_note(self, image: Image, shape: Shape) -> WarmNote | None:
+        return ImageStore(self._world.root).warm_note(image, shape)
+
+    def warm_failure(self, image: Image, shape: Shape) -> WarmFailure | None:
+        return ImageStore(self._world.root).warm_failure(image, shape)
+
+    def note_failure(self, image: Image, shape: Shape, failure: WarmFailure) -> None:
+        ImageStore(self._world.root).note_failure(image, shape, failure)
+
+    def keep_warm(self, image: Image, shapes: Collection[Shape]) -> None:
+        ImageStore(self._world.root).keep_warm(image, shapes)
 
     def new_warm_state(
-        self, image: Image, fits: Mapping[str, str]
+        self, image: Image, shape: Shape, fits: Mapping[str, str]
     ) -> contextlib.AbstractContextManager[Path]:
-        return ImageStore(self._world.root).new_warm_state(image, fits)
+        return ImageStore(self._world.root).new_warm_state(image, shape, fits)
 
     def alone(
         self, purpose: str, on_wait: Callable[[str], None]
@@ -691,6 +704,9 @@ class FakeHost:
     def show(self, domain: str, title: str) -> bool:
         self.shown.append((domain, title))
         return True
+
+    def warm_later(self, client: str) -> None:
+        self._world.said.append(f"Warming {client} later")
 
     def guard_sleep(self) -> None:
         self._world.said.append("Guarding the sleep")

@@ -25,7 +25,7 @@ from sandbox.lifecycle.retain import retain
 from sandbox.lifecycle.settle import repair
 from sandbox.lifecycle.shred import shred
 from sandbox.lifecycle.suspend import suspend
-from sandbox.lifecycle.warm import warm_up
+from sandbox.lifecycle.warming import catch_up
 from sandbox.model.custody import Custody, Where
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import domain_name
@@ -48,9 +48,7 @@ Verb = Callable[[House], object]
 
 
 def _warm(house: House) -> None:
-    machine = SETTINGS.machine
-    image = house.images.newest(SETTINGS.client)
-    warm_up(house, image, memory=machine.memory, cpus=machine.cpus)
+    catch_up(house, house.images.newest(SETTINGS.client))
 
 
 HOST = replace(SETTINGS, custody=Custody(Where.HOST))

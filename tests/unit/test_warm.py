@@ -12,23 +12,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.host import images
 from sandbox.host.libvirt import saveheader
 from sandbox.host.libvirt.domain_xml import domain_xml
 from sandbox.lifecycle import warm
+from sandbox.lifecycle.engine import StoppedError
 from sandbox.lifecycle.house import House
-from sandbox.lifecycle.onboard import onboard
+from sandbox.lifecycle.onboard import Wish, onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.lifecycle.preview import repairing
 from sandbox.lifecycle.settle import repair
+from sandbox.lifecycle.warming import catch_up, wanted
 from sandbox.model.errors import MailboxError
-from sandbox.model.machine import MachineSpec, domain_name
-from sandbox.model.warm import WarmNote, misfit, read_note
+from sandbox.model.machine import MachineSpec, Shape, domain_name
+from sandbox.model.profile import Machine
+from sandbox.model.warm import WarmFailure, WarmNote, misfit, read_failure, read_note
 from sandbox.state import files, lock
 from tests.unit.fakes import NAME, SETTINGS, World, make_wish
 
 FITS = {"image": "i", "memory": "1", "cpus": "2", "qemu": "7", "cpu": "a"}
 NOTE = WarmNote("0" * 64, 5, FITS)
-SIZE = {"memory": SETTINGS.machine.memory, "cpus": SETTINGS.machine.cpus}
+SHAPE = SETTINGS.machine.shape
+LARGE = Shape(3 * 1024**3, 4)
 SPEC = MachineSpec(
     name="mailbox-a",
     uuid=uuid.UUID(int=1),
@@ -67,7 +72,7 @@ def saved_xml(spec: MachineSpec) -> str:
 
 def warmed(house: House) -> House:
     image = house.images.newest(SETTINGS.client)
-    assert warm.warm_up(house, image, **SIZE)
+    assert catch_up(house, image) == [SHAPE]
     return house
 
 
@@ -84,21 +89,21 @@ def test_an_open_begins_from_the_warm_state(house: House, world: World) -> None:
 def test_making_it_leaves_a_read_only_file_and_nothing_else(house: House, world: World) -> None:
     warmed(house)
     image = house.images.newest(SETTINGS.client)
-    assert image.warm.stat().st_mode & 0o777 == 0o400
+    assert image.warm(SHAPE).stat().st_mode & 0o777 == 0o400
     assert not world.state["machines"] and not world.state["wardens"]
     assert not list(house.paths.runtime.glob(".*")) and not list(image.folder.glob(".build-*"))
-    assert not warm.warm_up(house, image, **SIZE), "it fits: not made twice"
-    assert warm.warm_up(house, image, **SIZE, anew=True)
+    assert catch_up(house, image) == [], "it fits: not made twice"
+    assert catch_up(house, image, anew=True) == [SHAPE]
 
 
 def test_one_that_could_not_be_made_leaves_the_old_one(house: House, world: World) -> None:
     warmed(house)
     image = house.images.newest(SETTINGS.client)
-    note = image.warm_note.read_bytes()
+    note = image.warm_note(SHAPE).read_bytes()
     world.guest.silent = True
     with pytest.raises(MailboxError):
-        warm.warm_up(house, image, **SIZE, anew=True)
-    assert image.warm_note.read_bytes() == note and not world.state["machines"]
+        catch_up(house, image, anew=True)
+    assert image.warm_note(SHAPE).read_bytes() == note and not world.state["machines"]
 
 
 def _damage(path: Path) -> None:
@@ -109,13 +114,13 @@ def _damage(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda image: image.warm_note.unlink(), "there is none"),
-        (lambda image: image.warm_note.write_bytes(b"{"), "there is none"),
-        (lambda image: image.warm.unlink(), "there is none"),
-        (lambda image: _damage(image.warm), "cannot be used"),
+        (lambda image: image.warm_note(SHAPE).unlink(), "there is none"),
+        (lambda image: image.warm_note(SHAPE).write_bytes(b"{"), "there is none"),
+        (lambda image: image.warm(SHAPE).unlink(), "there is none"),
+        (lambda image: _damage(image.warm(SHAPE)), "cannot be used"),
         (
-            lambda image: image.warm_note.write_bytes(
-                image.warm_note.read_bytes().replace(b'"qemu": "7"', b'"qemu": "8"')
+            lambda image: image.warm_note(SHAPE).write_bytes(
+                image.warm_note(SHAPE).read_bytes().replace(b'"qemu": "7"', b'"qemu": "8"')
             ),
             "QEMU was updated",
         ),
@@ -132,12 +137,99 @@ def test_whatever_is_wrong_with_it_the_mailbox_opens(
     assert "warm" not in world.state["machines"][domain_name(NAME)]
 
 
-def test_other_memory_is_told(house: House) -> None:
+def large(name: str) -> Wish:
+    machine = Machine(LARGE.memory, LARGE.cpus)
+    return make_wish(name, settings=replace(SETTINGS, machine=machine))
+
+
+def test_every_shape_that_a_mailbox_has_gets_one(house: House) -> None:
     image = house.images.newest(SETTINGS.client)
-    warm.warm_up(house, image, memory=3 * 1024**3, cpus=2)
     onboard(house, make_wish())
-    reason = open_mailbox(house, NAME, headless=True).facts["cold_reason"]
-    assert str(3 * 1024**3) in reason and str(SETTINGS.machine.memory) in reason
+    onboard(house, large("large"))
+    assert wanted(house, SETTINGS.client) == [SHAPE, LARGE]
+    assert catch_up(house, image) == [SHAPE, LARGE] and catch_up(house, image) == []
+    for name in (NAME, "large"):
+        assert open_mailbox(house, name, headless=True).facts["warm"]
+
+
+def test_those_that_no_mailbox_needs_go(house: House) -> None:
+    image = house.images.newest(SETTINGS.client)
+    warmed(house)
+    files.replace(image.folder / "warm.state", b"of an earlier version")
+    onboard(house, large("large"))
+    assert catch_up(house, image) == [LARGE]
+    left = {path.name for path in image.folder.glob("warm*")}
+    assert left == {image.warm(LARGE).name, image.warm_note(LARGE).name}
+
+
+def test_one_shape_alone_can_be_made(house: House) -> None:
+    image = house.images.newest(SETTINGS.client)
+    onboard(house, make_wish())
+    assert catch_up(house, image, only=LARGE) == [LARGE]
+    assert images.warm_shapes(image) == [LARGE]
+
+
+class TestLater:
+    def test_an_open_that_booted_has_it_made(self, house: House, world: World) -> None:
+        onboard(house, make_wish())
+        reason = open_mailbox(house, NAME, headless=True).facts["cold_reason"]
+        assert reason == "there is none"
+        assert f"Warming {SETTINGS.client} later" in world.said
+
+    def test_not_after_one_that_did_not(self, house: House, world: World) -> None:
+        onboard(warmed(house), make_wish())
+        open_mailbox(house, NAME, headless=True)
+        assert f"Warming {SETTINGS.client} later" not in world.said
+
+    def test_not_where_it_is_not_wished_for(self, house: House, world: World) -> None:
+        onboard(house, make_wish())
+        files.replace(house.paths.config_file, b"[images]\nwarm_in_background = false\n")
+        open_mailbox(house, NAME, headless=True)
+        assert f"Warming {SETTINGS.client} later" not in world.said
+
+    def test_what_failed_is_told_and_not_tried_again_until_something_changes(
+        self, house: House, world: World
+    ) -> None:
+        image = house.images.newest(SETTINGS.client)
+        onboard(house, make_wish())
+        world.guest.silent = True
+        with pytest.raises(MailboxError) as raised:
+            catch_up(house, image, gently=True)
+        failure = house.images.warm_failure(image, SHAPE)
+        assert failure is not None and raised.value.brief in failure.reason
+        assert catch_up(house, image, gently=True) == []
+        world.guest.silent = False
+        open_mailbox(house, NAME, headless=True)
+        assert f"Warming {SETTINGS.client} later" not in world.said
+        assert any(failure.reason in text for text in world.said)
+        house.images.note_failure(image, SHAPE, replace(failure, fits={"qemu": "6"}))
+        assert catch_up(house, image, gently=True) == [SHAPE]
+        assert house.images.warm_failure(image, SHAPE) is None
+
+    def test_one_that_fails_keeps_no_other_from_being_made(
+        self, house: House, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        onboard(house, make_wish())
+        onboard(house, large("large"))
+        image = house.images.newest(SETTINGS.client)
+        start = type(house.machines).start
+
+        def starts(self: object, spec: MachineSpec) -> None:
+            if spec.shape == SHAPE:
+                raise MailboxError("No room.")
+            start(self, spec)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(type(house.machines), "start", starts)
+        with pytest.raises(MailboxError, match="No room"):
+            catch_up(house, image)
+        assert house.images.warm_note(image, LARGE) is not None
+
+
+@given(st.text(), st.dictionaries(st.text(), st.text()))
+def test_a_failure_is_read_as_it_was_written(reason: str, fits: dict[str, str]) -> None:
+    failure = WarmFailure("2026-01-01", reason, fits)
+    assert read_failure(failure.write()) == failure
+    assert read_failure(NOTE.write()) is None and read_failure(b"[") is None
 
 
 @given(st.sampled_from(sorted(FITS)), st.text())
@@ -206,7 +298,7 @@ def test_repair_ends_the_machine_of_a_killed_warming(
     house: House, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = house.images.newest(SETTINGS.client)
-    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as killed, pytest.raises(StoppedError):
         # Nothing of what is tidied up at the end happens.
         killed.setattr(warm, "_clear", lambda _folder: None)
         killed.setattr(type(house.machines), "save_empty", _interrupted)
@@ -216,7 +308,7 @@ def test_repair_ends_the_machine_of_a_killed_warming(
             "destroy",
             lambda self, name: end(self, name) if not world.state["machines"] else None,
         )
-        warm.warm_up(house, image, **SIZE)
+        warm.warm_up(house, image, SHAPE)
     (domain,) = world.state["machines"]
     files.private_folder(house.paths.images)
     with lock.take_turn(house.paths.images / ".lock"):

@@ -18,6 +18,8 @@ from sandbox.host.probes.machines import SHORTER_HOME
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineSpec, MachineState
 
+# The share that a machine gets which nobody waits for, should all processors be busy: a tenth.
+_NICE = 10
 _STATES = {
     libvirt.VIR_DOMAIN_RUNNING: MachineState.OPEN,
     libvirt.VIR_DOMAIN_BLOCKED: MachineState.OPEN,
@@ -154,6 +156,11 @@ class LibvirtMachines:
             return True
         return False
 
+    def slow_down(self, name: str) -> None:
+        """Let the machine run after everything else (a session libvirt's, which is ours)."""
+        if self.uri == lv.SESSION:
+            _slow_down(name)
+
     def wait_gone(self, name: str, deadline_s: float) -> bool:
         """Whether the machine ended by itself within the deadline (seconds)."""
         end = time.monotonic() + deadline_s
@@ -211,10 +218,21 @@ def _forbid_core_dump(name: str) -> None:
     the same user may be lowered (prlimit(2)). Where that fails, `mailbox doctor` tells where dumps
     would go.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache"
-    note = Path(runtime) / "libvirt" / "qemu" / "run" / f"{name}.pid"
     with suppress(OSError, ValueError):
-        resource.prlimit(int(note.read_text()), resource.RLIMIT_CORE, (0, 0))
+        resource.prlimit(_qemu(name), resource.RLIMIT_CORE, (0, 0))
+
+
+def _qemu(name: str) -> int:
+    """The process of a session libvirt's machine, by libvirt's own note."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or Path.home() / ".cache"
+    return int((Path(runtime) / "libvirt" / "qemu" / "run" / f"{name}.pid").read_text())
+
+
+def _slow_down(name: str) -> None:
+    # Niceness is a thread's own (setpriority(2)); threads that come later take their maker's.
+    with suppress(OSError, ValueError):
+        for thread in Path(f"/proc/{_qemu(name)}/task").iterdir():
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), _NICE)
 
 
 def start_error(text: str) -> MailboxError:
