@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -13,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from benchmarks import computer
-from benchmarks.samples import Sample, figure, of_kind
+from benchmarks import computer, goals
+from benchmarks.goals import Finding, Measured, Table
+from benchmarks.samples import Figure, Sample, figure, of_kind
 from demo.session import Session
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.state.journal import Journal
@@ -29,7 +29,7 @@ COMMANDS = {
     "mailbox list --json": ("list", "--json"),
     "mailbox status NAME": ("status", "customer000"),
 }
-GOALS = {"mailbox --help": 0.15, "mailbox list": 0.3}
+KEYS = {"mailbox --help": "help", "mailbox list": "list"}
 _STEPS = {
     "open": ("verify", "check", "start", "warden", "gather", "channel", "plug", "provision"),
     "close": ("shutdown", "warden", "machine", "traces"),
@@ -91,41 +91,57 @@ def _mailbox() -> str:
     return str(Path(sys.executable).parent / "mailbox")
 
 
-def table(samples: Sequence[Sample]) -> str:
-    """Medians, ends, the ratio to an interpreter that does nothing, and the goal."""
-    baseline = figure(of_kind(samples, "cli", BASELINE), "whole")
-    rows = [f"  {'':<22} {'median':>8} {'least':>8} {'most':>8} {'ratio':>7}  goal"]
+def finding(samples: Sequence[Sample], mailboxes: int, opens: int) -> Finding:
+    """Medians and ends, beside an interpreter that does nothing, in the same run."""
+    baseline = _figure(samples, BASELINE)
+    rows, figures = [], []
     for name in (BASELINE, *COMMANDS):
-        found = figure(of_kind(samples, "cli", name), "whole")
-        assert found is not None and baseline is not None
-        goal = f"{GOALS[name]} s" if name in GOALS else ""
-        ends = f"{found.least:8.3f} {found.most:8.3f} {found.median / baseline.median:7.1f}"
-        rows.append(f"  {name:<22} {found.median:8.3f} {ends}  {goal}".rstrip())
-    return "\n".join(["seconds, and the ratio to the interpreter alone", *rows])
+        found = _figure(samples, name)
+        ratio = found.median / baseline.median
+        ends = f"{found.least:.3f} to {found.most:.3f}"
+        rows.append((name, f"{found.median:.3f}", ends, f"{ratio:.1f}"))
+        if name in KEYS:
+            why = f"{ratio:.1f} times what the interpreter alone takes ({baseline.median:.3f} s)."
+            figures.append(Measured(KEYS[name], found.median, found.least, found.most, why))
+    table = Table(
+        "Commands that only look",
+        ("Command", "s", "Ends", "Ratio to the first"),
+        tuple(rows),
+        f"{mailboxes} mailboxes, each opened and closed {opens} times; {len(samples) // len(rows)} "
+        "rounds.",
+    )
+    return Finding("cli", computer.facts(), figures, (table,), [vars(each) for each in samples])
+
+
+def _figure(samples: Sequence[Sample], name: str) -> Figure:
+    found = figure(of_kind(samples, "cli", name), "whole")
+    assert found is not None
+    return found
 
 
 def main() -> int:
     """The entry point."""
-    parser = argparse.ArgumentParser(prog="benchmarks.cli", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cli", description=__doc__)
     parser.add_argument("--mailboxes", type=int, default=200)
     parser.add_argument("--opens", type=int, default=100, help="in each mailbox's journal")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, metavar="FILE")
     said = parser.parse_args()
     names = (BASELINE, *COMMANDS)
     with (
-        tempfile.TemporaryDirectory(prefix="mailbox-bench-", dir="/var/tmp") as root,
+        tempfile.TemporaryDirectory(prefix="mbb-", dir="/var/tmp") as root,
         Session(Path(root)) as session,
     ):
         make_mailboxes(session, said.mailboxes, said.opens)
         for name in names:
             measure(session, name, 0)  # starts libvirtd and fills caches; not counted
         samples = [measure(session, n, r) for r in range(1, said.rounds + 1) for n in names]
-    print(f"{said.mailboxes} mailboxes, each opened {said.opens} times")
-    print(table(samples))
-    if said.json:
-        document = {"computer": computer.facts(), "samples": [vars(each) for each in samples]}
-        said.json.write_text(json.dumps(document, indent=2) + "\n")
+    found = finding(samples, said.mailboxes, said.opens)
+    for row in found.tables[0].rows:
+        print(f"  {row[0]:<22} {row[1]:>7} s  ({row[2]}), ratio {row[3]}")
+    print(goals.report(found.figures))
+    if said.json is not None:
+        found.write(said.json)
     return 0
 
 

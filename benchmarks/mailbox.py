@@ -164,14 +164,14 @@ class Mailbox:
 @contextmanager
 def without_warm_state(image: Path) -> Iterator[None]:
     """Machines of this image boot inside the `with` block."""
-    note, hidden = image / "warm.json", image / "warm.json.set-aside"
-    if note.exists():
-        note.rename(hidden)
+    notes = list(image.glob("warm-*.json"))
+    for note in notes:
+        note.rename(note.with_suffix(".set-aside"))
     try:
         yield
     finally:
-        if hidden.exists():
-            hidden.rename(note)
+        for note in notes:
+            note.with_suffix(".set-aside").rename(note)
 
 
 class _Opening:

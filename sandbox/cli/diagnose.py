@@ -33,7 +33,7 @@ def prove_kvm(paths: Paths, *, fresh: bool = False) -> KvmProof:
 
 def collect_findings(printer: Printer) -> list[Finding]:
     """All findings on this computer."""
-    from sandbox.host import vault
+    from sandbox.host import images, vault
     from sandbox.host.libvirt import connection
 
     paths = find_paths(os.environ)
@@ -43,6 +43,7 @@ def collect_findings(printer: Printer) -> list[Finding]:
         keyring_facts=vault.facts,
         prove_kvm=lambda: prove_kvm(paths, fresh=True),
         sleep_facts=lambda: sleep_facts(paths),
+        warm_failures=lambda: images.warm_failures(paths.images),
         libvirt_uris=candidates(os.environ, os.geteuid()),
         config_home=Path(config) if (config := os.environ.get("XDG_CONFIG_HOME")) else None,
     )

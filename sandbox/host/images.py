@@ -175,6 +175,17 @@ def warm_shapes(image: Image) -> list[Shape]:
     return sorted({Shape(int(each[1]), int(each[2])) for each in found if each})
 
 
+def warm_failures(folder: Path) -> list[str]:
+    """What could not be made warm, and why."""
+    store = ImageStore(folder)
+    return [
+        f"{image.client}, {shape}: {failure.reason}"
+        for image in list_images(folder)
+        for shape in warm_shapes(image)
+        if not store.warm_note(image, shape) and (failure := store.warm_failure(image, shape))
+    ]
+
+
 def _warm_names(image: Image, shape: Shape) -> set[str]:
     files_of_it = (image.warm(shape), image.warm_note(shape), image.warm_failure(shape))
     return {path.name for path in files_of_it}

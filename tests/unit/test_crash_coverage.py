@@ -32,6 +32,7 @@ from sandbox.lifecycle.onboard import onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.lifecycle.settle import repair
 from sandbox.lifecycle.switch import switch
+from sandbox.lifecycle.warm import plan_warm
 from sandbox.model.machine import Image, domain_name
 from sandbox.model.profile import Machine
 from sandbox.state import journal
@@ -105,9 +106,10 @@ def killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]
 
 
 def steps_of_images() -> set[str]:
-    """Those of `image build` and `image remove`."""
+    """Those of `image build` and `image remove`, and of `image warm`, which is killed below."""
     image = Image("0" * 16, "mua", "", Path("mua-0"))
-    plans = (images.plan_build("mua", None), images.plan_remove(image))
+    warming = plan_warm(image, SETTINGS.machine.shape)
+    plans = (images.plan_build("mua", None), images.plan_remove(image), warming)
     return {step.id for plan in plans for step in plan.steps}
 
 
@@ -185,6 +187,7 @@ def test_a_warming_killed_anywhere_leaves_nothing_that_stays(
         where = f"moment {number}"
         assert world.state["machines"] == {} and world.state["wardens"] == {}, where
         assert not list(house.paths.runtime.glob(".*")), where
+        assert house.images.leftovers() == [] and not images.killed(house), where
         matrix.VERBS["warm"](make_house(world))
         image = house.images.newest(SETTINGS.client)
         shape = SETTINGS.machine.shape

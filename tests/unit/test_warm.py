@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from sandbox.host import images
 from sandbox.host.libvirt import saveheader
 from sandbox.host.libvirt.domain_xml import domain_xml
+from sandbox.host.probes import desk
+from sandbox.host.probes.finding import Level
 from sandbox.lifecycle import warm
 from sandbox.lifecycle.engine import StoppedError
 from sandbox.lifecycle.house import House
@@ -198,6 +200,8 @@ class TestLater:
         failure = house.images.warm_failure(image, SHAPE)
         assert failure is not None and raised.value.brief in failure.reason
         assert catch_up(house, image, gently=True) == []
+        verdict = desk.judge_warm([f"{image.client}, {SHAPE}: {failure.reason}"])
+        assert verdict.level is Level.WARNING and failure.reason in verdict.detail
         world.guest.silent = False
         open_mailbox(house, NAME, headless=True)
         assert f"Warming {SETTINGS.client} later" not in world.said

@@ -26,6 +26,7 @@ class Sources:
     keyring_facts: ReadKeyring
     prove_kvm: ProveKvm
     sleep_facts: Callable[[], SleepFacts]
+    warm_failures: Callable[[], Sequence[str]] = tuple
     libvirt_uris: Sequence[str] = ()
     config_home: Path | None = None
     system: System = field(default_factory=System)
@@ -95,6 +96,7 @@ def _tool_probes(sources: Sources) -> list[Probe]:
         Probe("pinentry", "Passphrase entry", lambda: secrets.pinentry(system)),
         Probe("viewer", "Viewer", lambda: desk.viewer(system)),
         Probe("image-tools", "Image building", lambda: desk.image_tools(system)),
+        Probe("warm-states", "Warm states", lambda: desk.judge_warm(sources.warm_failures())),
         Probe("space", "Free space", lambda: desk.judge_space(sources.free_bytes(folder), folder)),
     ]
 

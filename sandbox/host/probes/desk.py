@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox.host.probes.finding import Verdict, ok, problem, unknown, warning
@@ -24,6 +25,16 @@ def viewer(system: System) -> Verdict:
         "No viewer: machines can only be opened with --headless",
         "sudo apt-get install virt-viewer",
     )
+
+
+def judge_warm(failures: Sequence[str]) -> Verdict:
+    """Whether making warm states works; without one a machine boots at every open."""
+    if failures:
+        return warning(
+            f"Machines boot at every open, as a warm state could not be made: {'; '.join(failures)}",
+            "mailbox image warm CLIENT tries again and says more",
+        )
+    return ok("None has failed to be made")
 
 
 def image_tools(system: System) -> Verdict:
