@@ -1,4 +1,7 @@
-"""`image build` and `image remove`, and what `image warm` shares with them: plans on the images that all mailboxes of a client share."""
+"""`image build` and `image remove`: plans on the images that all mailboxes of a client share.
+
+What `image warm` needs, too, is here: being alone with the images, and their journal.
+"""
 
 from __future__ import annotations
 

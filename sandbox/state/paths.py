@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from sandbox.model.errors import Exit, MailboxError
 
 # sun_path of a UNIX socket holds 108 bytes with its NUL (unix(7)).
@@ -203,8 +205,6 @@ def find_paths(environment: Mapping[str, str]) -> Paths:
         tag = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
         paths = Paths(root / "config", root / "data", root / "state", root / "run", tag)
     else:
-        import platformdirs
-
         dirs = platformdirs.PlatformDirs("mailbox", appauthor=False)
         paths = Paths(
             dirs.user_config_path,

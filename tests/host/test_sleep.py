@@ -5,81 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jeepney import DBusAddress, new_method_call
-from jeepney.io.blocking import open_dbus_connection
 
 from demo.leftovers import die_with_parent
 from demo.session import Session
 from sandbox.host.logind import SleepDelay, longest_delay
 from sandbox.model.errors import MailboxError
-from tests.host.conftest import absent, need
-
-# Debian's package; its libraries are no part of our virtual environment.
-MOCK = ("/usr/bin/python3", "-m", "dbusmock", "--template", "logind")
-MANAGER = "org.freedesktop.login1.Manager"
-
-
-class Logind:
-    """python-dbusmock's logind on a system bus of its own."""
-
-    def __init__(self, bus: str) -> None:
-        self._bus = bus
-
-    def ask(self, interface: str, method: str, signature: str = "", *body: Any) -> Any:
-        where = DBusAddress("/org/freedesktop/login1", "org.freedesktop.login1", interface)
-        with open_dbus_connection(self._bus) as connection:
-            question = new_method_call(where, method, signature or None, body)
-            return connection.send_and_get_reply(question, timeout=10).body
-
-    def prepares(self, sleeping: bool) -> None:
-        news = (MANAGER, "PrepareForSleep", "b", [("b", sleeping)])
-        self.ask("org.freedesktop.DBus.Mock", "EmitSignal", "sssav", *news)
-
-    @property
-    def inhibitors(self) -> list[tuple[str, ...]]:
-        return [tuple(each[:4]) for each in self.ask(MANAGER, "ListInhibitors")[0]]
-
-    def set_delay(self, microseconds: int) -> None:
-        properties = {"InhibitDelayMaxUSec": ("t", microseconds)}
-        self.ask("org.freedesktop.DBus.Mock", "AddProperties", "sa{sv}", MANAGER, properties)
+from tests.host.mocklogind import Logind, bus, mock_logind, wait_until
 
 
 @pytest.fixture
 def logind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logind]:
-    need("dbus-daemon")
-    if subprocess.run([*MOCK[:2], "dbusmock", "--help"], capture_output=True).returncode:
-        absent("python3-dbusmock is not installed")
-    bus = subprocess.Popen(
-        ["dbus-daemon", "--session", "--nofork", "--print-address=1", "--nopidfile"],
-        stdout=subprocess.PIPE,
-        preexec_fn=die_with_parent,
-    )
-    assert bus.stdout is not None
-    address = bus.stdout.readline().decode().strip()
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-    mock = subprocess.Popen(MOCK, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
-    try:
-        logind = Logind(address)
-        wait_until(lambda: not isinstance(logind.ask(MANAGER, "ListInhibitors")[0], str))
+    with mock_logind() as logind:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", logind.address)
         yield logind
-    finally:
-        for each in (mock, bus):
-            each.terminate()
-            each.wait(10)
-
-
-def wait_until(true: Callable[[], object]) -> None:
-    """A process needs its time; that it never comes is a failure."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_the_lock_is_held_and_let_go(logind: Logind) -> None:
@@ -111,19 +53,11 @@ def test_without_a_bus_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert raised.value.code == "logind-missing"
 
 
-def test_without_logind_on_the_bus_it_is_said(logind: Logind) -> None:
-    bus = subprocess.Popen(
-        ["dbus-daemon", "--session", "--nofork", "--print-address=1", "--nopidfile"],
-        stdout=subprocess.PIPE,
-        preexec_fn=die_with_parent,
-    )
-    assert bus.stdout is not None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.stdout.readline().decode().strip())
+def test_without_logind_on_the_bus_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with bus() as (address, _):
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         with pytest.raises(MailboxError) as raised:
             longest_delay()
-    bus.terminate()
-    bus.wait(10)
     assert raised.value.code == "logind-missing"
 
 

@@ -26,7 +26,8 @@ def evolution(world: World) -> Iterator[World]:
     world.mailbox("image", "build", "evolution")
     change_client(world, "thunderbird", "evolution")
     try:
-        world.open()
+        facts = json.loads(world.open().stdout)["facts"]
+        assert facts["warm"], facts["cold_reason"]
         yield world
     finally:
         change_client(world, "evolution", "thunderbird")

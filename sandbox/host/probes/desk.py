@@ -31,7 +31,7 @@ def judge_warm(failures: Sequence[str]) -> Verdict:
     """Whether making warm states works; without one a machine boots at every open."""
     if failures:
         return warning(
-            f"Machines boot at every open, as a warm state could not be made: {'; '.join(failures)}",
+            f"Machines boot, as a warm state could not be made: {'; '.join(failures)}",
             "mailbox image warm CLIENT tries again and says more",
         )
     return ok("None has failed to be made")
