@@ -118,6 +118,8 @@ def warm(printer: Printer, client: str, name: str | None, anew: bool, dry_run: b
 @_on_images()
 def list_(printer: Printer) -> None:
     """List the images, the newest first, and who was opened with them last."""
+    from sandbox.host import images
+
     house = compose(printer)
     users, found = _users(house), _all_images(house.paths.images)
     if printer.as_json:
@@ -131,13 +133,8 @@ def list_(printer: Printer) -> None:
     making = lock.holder(house.paths.warming_lock)
     if making:
         printer.note(f"Warm states are being made by {making}.")
-    for each in found:
-        for state in _warm_states(each):
-            if state["failure"]:
-                printer.warn(
-                    f"{each.client}-{each.id} has no warm state for {state['shape']}: "
-                    f"{state['failure']} `mailbox image warm {each.client}` tries again."
-                )
+    for failure in images.warm_failures(house.paths.images):
+        printer.warn(f"No warm state for {failure} `mailbox image warm` tries again.")
     for each in found:
         if not isinstance(each, Image):
             printer.warn(f"{each.error.brief} {each.error.details}")

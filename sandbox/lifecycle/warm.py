@@ -132,7 +132,8 @@ def warm_up(house: House, image: Image, shape: Shape, *, gently: bool = False) -
 def plan_warm(image: Image, shape: Shape) -> Plan:
     """The steps to a saved machine of the image."""
     size = {"memory": shape.memory, "cpus": shape.cpus}
-    return Plan("image warm", image.folder.name, (_BOOT, _FILL, _SAVE), size)
+    boot = replace(_BOOT, title=f"{_BOOT.title}, with {shape}")
+    return Plan("image warm", image.folder.name, (boot, _FILL, _SAVE), size)
 
 
 def _save(
