@@ -266,7 +266,10 @@ def _erase(descriptor: int, begin: int, end: int) -> bool:
     noise = secrets.token_bytes(end - begin)
     done = 0
     while done < len(noise):
-        done += os.pwrite(descriptor, noise[done:], begin + done)
+        written = os.pwrite(descriptor, noise[done:], begin + done)
+        if not written:
+            return False  # and would be nothing again, for ever
+        done += written
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
     return os.pread(descriptor, end - begin, begin) == noise

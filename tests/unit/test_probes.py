@@ -633,7 +633,7 @@ def test_a_probe_that_crashes_is_unknown_and_hides_no_other(computer: Computer) 
     assert by_id["libvirt"].level is Level.UNKNOWN
     assert "libvirt exploded" in by_id["libvirt"].detail
     assert by_id["keyring"].level is Level.OK
-    assert len(by_id) == len(findings) == len(titles) == 18
+    assert len(by_id) == len(findings) == len(titles) == 20
 
 
 def test_an_empty_computer_is_judged_without_a_crash(computer: Computer) -> None:
