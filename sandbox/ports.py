@@ -14,6 +14,7 @@ from sandbox.model.keys import ExportedKeys, Key
 from sandbox.model.machine import Image, MachineSpec, MachineState, Shape
 from sandbox.model.offers import Reading, Way
 from sandbox.model.remains import Searched, Sought
+from sandbox.model.smime import CertificateFacts
 from sandbox.model.warm import WarmFailure, WarmNote
 
 Ask = Callable[[str], str]
@@ -103,6 +104,13 @@ class KeySources(Protocol):
     def fetch_mail(
         self, imap: Endpoint, login: str, password: str, ca_pem: str | None, message_id: str
     ) -> bytes: ...
+
+
+class Certificates(Protocol):
+    """S/MIME certificates with their keys (sandbox.host.pkcs12)."""
+
+    def take(self, content: bytes, ask: Ask, passphrase: str) -> tuple[CertificateFacts, bytes]: ...
+    def read(self, content: bytes, passphrase: str) -> CertificateFacts: ...
 
 
 class KeyReader(Protocol):

@@ -57,6 +57,7 @@ def compose(progress: Progress) -> House:
         servers=Lazy(_servers),
         host=Lazy(lambda: _ThisComputer(paths)),
         user_keyring=Lazy(_user_keyring),
+        certificates=Lazy(_certificates),
         key_reader=Lazy(lambda: _key_reader(paths)),
         key_sources=Lazy(_key_sources),
         profile_keyring=lambda name: _profile_keyring(paths.gnupg(name)),
@@ -135,6 +136,12 @@ def _user_keyring() -> Any:
     from sandbox.host.gnupg import UserKeyring
 
     return UserKeyring(os.environ.get("GNUPGHOME"))
+
+
+def _certificates() -> Any:
+    from sandbox.host import pkcs12
+
+    return pkcs12
 
 
 def _key_reader(paths: Paths) -> Any:

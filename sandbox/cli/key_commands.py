@@ -15,6 +15,7 @@ from sandbox.cli.compose import compose
 from sandbox.cli.output import Printer
 from sandbox.cli.plans import DRY_RUN, show_plan
 from sandbox.lifecycle.house import Result
+from sandbox.lifecycle.smime import NewCertificate
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.state.activity import Activity
 
@@ -129,3 +130,53 @@ def allow(printer: Printer, name: str, minutes: int) -> None:
         )
     summary = f"{known} may use its key for {minutes} minutes."
     printer.result(Result("keys allow", known, summary, {"minutes": minutes}))
+
+
+@on_keys(
+    NAME,
+    click.argument("file", metavar="[FILE]", required=False),
+    click.option("--remove", "removing", is_flag=True, help="Destroy the certificate instead."),
+    click.option(
+        "--passphrase-fd",
+        type=int,
+        metavar="N",
+        help="Read the file's passphrase from descriptor N instead of asking with pinentry.",
+    ),
+    click.option(
+        "--ca", metavar="FILE", help="Authorities (PEM) to trust for S/MIME in this mailbox."
+    ),
+    DRY_RUN,
+)
+def smime(
+    printer: Printer,
+    name: str,
+    file: str | None,
+    removing: bool,
+    passphrase_fd: int | None,
+    ca: str | None,
+    dry_run: bool,
+) -> None:
+    """Take an S/MIME certificate with its private key from a PKCS#12 file (.p12, .pfx).
+
+    The mail client signs with it and reads what is encrypted to it. It replaces one that is there.
+    """
+    from sandbox.lifecycle import smime as lifecycle
+
+    if bool(file) == removing:
+        raise click.UsageError("Name a FILE, or say --remove.")
+    house = compose(printer)
+    new = None if file is None else _new_certificate(file, ca, passphrase_fd)
+    if dry_run:
+        from sandbox.lifecycle import preview
+
+        show_plan(printer, preview.changing_certificate(house, name, new))
+        return
+    printer.result(lifecycle.take(house, name, new) if new else lifecycle.remove(house, name))
+
+
+def _new_certificate(file: str, ca: str | None, descriptor: int | None) -> NewCertificate:
+    from sandbox.cli.onboarding import authorities_in, passphrase_source, read_file
+
+    content = read_file("FILE", file) or b""
+    ask = passphrase_source(descriptor, "Passphrase of")
+    return NewCertificate(content, ask, authorities_in("--ca", read_file("--ca", ca)))

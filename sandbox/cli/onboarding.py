@@ -284,14 +284,14 @@ def _endpoint(
     return endpoint
 
 
-def _certificates(checker: _Checker, content: bytes | None) -> tuple[str, ...]:
+def _certificates(checker: _Checker, content: bytes | None, place: str = "--ca") -> tuple[str, ...]:
     if content is None:
         return ()
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     text = content.decode("ascii", errors="replace")
     found = [part.partition(end)[0] for part in text.split(begin)[1:]]
     if not found:
-        checker.problems.append("--ca: the file holds no certificate in PEM form")
+        checker.problems.append(f"{place}: the file holds no certificate in PEM form")
     return tuple(f"{begin}{part}{end}\n" for part in found)
 
 
@@ -352,7 +352,18 @@ def first_line(source: BinaryIO) -> str:
         raise InvalidInputError("The input", ["password: is not text in UTF-8"]) from None
 
 
-def passphrase_source(descriptor: int | None) -> Callable[[str], str]:
+def authorities_in(place: str, content: bytes | None) -> tuple[str, ...]:
+    """The certificates of a PEM file; raises InvalidInputError when it has none."""
+    checker = _Checker()
+    found = _certificates(checker, content, place)
+    if checker.problems:
+        raise InvalidInputError("The input", checker.problems)
+    return found
+
+
+def passphrase_source(
+    descriptor: int | None, what: str = "Passphrase of the OpenPGP key"
+) -> Callable[[str], str]:
     """How the passphrase of a key is asked for: from a descriptor, else with pinentry."""
     if descriptor is not None:
 
@@ -366,6 +377,6 @@ def passphrase_source(descriptor: int | None) -> Callable[[str], str]:
         from sandbox.host.gnupg import ask_with_pinentry
 
         tty = os.ttyname(sys.stdin.fileno()) if sys.stdin.isatty() else None
-        return ask_with_pinentry(f"Passphrase of the OpenPGP key\n{fingerprint}", tty)
+        return ask_with_pinentry(f"{what}\n{fingerprint}", tty)
 
     return ask

@@ -32,6 +32,7 @@ def take_inventory(house: House, name: str) -> tuple[Copy, ...]:
             volume=str(volume) if volume.exists() else "",
             keyslots=int(house.remains.describe(volume).get("keyslots", 0)),
             key_ring=house.paths.gnupg(name).exists(),
+            smime=str(smime) if (smime := house.paths.smime(name)).exists() else "",
             header_backup=str(backup) if backup.exists() else "",
             suspended=str(house.paths.saved(name)) if is_anything_kept(house, name) else "",
             pictures=tuple(str(path) for path in pictures_of(history) if path.exists()),

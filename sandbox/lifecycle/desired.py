@@ -69,6 +69,7 @@ def desired_state(
     public_keys: Mapping[str, str],
     time_zone: str,
     keyboard: str,
+    smime: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The desired state (version 1, docs/adding-a-client.md). It carries secrets: memory only."""
     display = profile.settings.display
@@ -97,6 +98,7 @@ def desired_state(
                 for each in profile.keys.correspondents
             ],
         },
+        "smime": smime,
         "policy": {"remote_content": profile.settings.policy.remote_content},
         "marionette": profile.settings.policy.marionette,
     }

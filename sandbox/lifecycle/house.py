@@ -39,6 +39,7 @@ class House:
     servers: ports.Servers
     host: ports.Host
     user_keyring: ports.UserKeyring
+    certificates: ports.Certificates
     key_reader: ports.KeyReader
     key_sources: ports.KeySources
     profile_keyring: Callable[[str], ports.ProfileKeyring]

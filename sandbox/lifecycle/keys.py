@@ -16,8 +16,11 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import Key, key_problem
 from sandbox.model.machine import MachineState
 from sandbox.model.profile import Profile
+from sandbox.model.smime import ends_at
 
 WARN_S = 30 * 24 * 3600
+SMIME = "smime"
+_WHOSE = {"own": "The mailbox's own key", SMIME: "The mailbox's S/MIME certificate"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,21 @@ def list_keys(house: House, name: str) -> list[Listed]:
     ]
     ring = house.profile_keyring(profile.name)
     known = {key.fingerprint: key for key in ring.look([each[1] for each in listed])}
-    return [_listed(*each, known.get(each[1])) for each in listed]
+    rows = [_listed(*each, known.get(each[1])) for each in listed]
+    return [*rows, *_certificate(house, profile)]
+
+
+def _certificate(house: House, profile: Profile) -> list[Listed]:
+    """The S/MIME certificate, if there is one."""
+    smime = profile.smime
+    if smime is None:
+        return []
+    there = house.paths.certificate_file(profile.name, smime.fingerprint).exists()
+    ends = ends_at(smime)
+    problem = "" if there else "is not on this computer"
+    if there and ends <= time.time():
+        problem = f"expired on {smime.expires}"
+    return [Listed(SMIME, smime.fingerprint, (profile.account.address,), (), ends, problem)]
 
 
 def _listed(role: str, fingerprint: str, addresses: tuple[str, ...], key: Key | None) -> Listed:
@@ -61,7 +78,7 @@ def warn_of_keys(house: House, listed: list[Listed]) -> None:
     """Warn of keys that do not serve, or not for long."""
     now = time.time()
     for each in listed:
-        whose = "The mailbox's own key" if each.role == "own" else ", ".join(each.addresses)
+        whose = _WHOSE.get(each.role) or ", ".join(each.addresses)
         if each.problem:
             house.progress.warn(f"{whose}: {each.fingerprint} {each.problem}.")
         elif each.ends_soon(now):

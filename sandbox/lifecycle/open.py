@@ -27,6 +27,7 @@ from sandbox.lifecycle.observe import Observation, observe
 from sandbox.lifecycle.resume import Resuming, plan_resume, spec_misfit
 from sandbox.lifecycle.retain import refuse_kept
 from sandbox.lifecycle.settle import settle, settle_name
+from sandbox.lifecycle.smime import certificate_for
 from sandbox.lifecycle.soundness import sound_volume, warn_of_changes
 from sandbox.lifecycle.warm import start_machine
 from sandbox.lifecycle.warming import catch_up_later
@@ -34,7 +35,7 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.machine import Image, MachineState
 from sandbox.model.profile import Profile
-from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
+from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, SMIME_PASSPHRASE, VOLUME_KEY
 from sandbox.state import files
 
 # Deadline in seconds; emulated machines need about twenty times what KVM needs.
@@ -190,6 +191,7 @@ class _Opening:
         self._secrets: dict[str, str] = {}
         self._keys: tuple[ExportedKeys, ...] = ()
         self._public: dict[str, str] = {}
+        self._smime: dict[str, Any] | None = None
 
     def effects(self) -> dict[str, Any]:
         return {
@@ -236,10 +238,14 @@ class _Opening:
 
     def _gather(self) -> None:
         held = held_on_host(self._profile)
-        kinds = (VOLUME_KEY, MAIL_PASSWORD, *(() if held else (KEY_PASSPHRASE,)))
+        smime = (SMIME_PASSPHRASE,) if self._profile.smime else ()
+        kinds = (VOLUME_KEY, MAIL_PASSWORD, *(() if held else (KEY_PASSPHRASE,)), *smime)
         self._secrets = secrets_of(self._house, self._profile, *kinds)
         self._keys = keys_for(self._house, self._profile, self._secrets.get(KEY_PASSPHRASE))
         ring = self._house.profile_keyring(self._profile.name)
+        if smime:
+            passphrase = self._secrets[SMIME_PASSPHRASE]
+            self._smime = certificate_for(self._house, self._profile, passphrase)
         self._public = ring.public([each.fingerprint for each in self._profile.keys.correspondents])
 
     def _await_channel(self) -> None:
@@ -290,6 +296,7 @@ class _Opening:
             password=self._secrets[MAIL_PASSWORD],
             keys=self._keys,
             public_keys=self._public,
+            smime=self._smime,
             time_zone=self._house.host.time_zone(),
             keyboard=self._house.host.keyboard(),
         )

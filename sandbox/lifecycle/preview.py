@@ -26,6 +26,8 @@ from sandbox.lifecycle.retain import plan_retain, refuse_kept
 from sandbox.lifecycle.settle import find_name, unfinished_name
 from sandbox.lifecycle.shred import allowed, identity_of, plan_shred
 from sandbox.lifecycle.shredding import Order
+from sandbox.lifecycle.smime import NewCertificate, plan_smime
+from sandbox.lifecycle.smime import look as look_into_certificate
 from sandbox.lifecycle.suspend import plan_suspend, refuse
 from sandbox.lifecycle.switch import to_leave
 from sandbox.lifecycle.warm import killed
@@ -121,6 +123,14 @@ def removing_key(house: House, name: str, fingerprint: str) -> Plan:
     """What `keys remove` would do; refused as it would be."""
     profile = house.records.load(find_name(house, name))
     return _after_settling(house, profile.name, plan_remove(profile, fingerprint))
+
+
+def changing_certificate(house: House, name: str, new: NewCertificate | None) -> Plan:
+    """What `keys smime` would do with a file, or without one; refused as it would be."""
+    profile = house.records.load(find_name(house, name))
+    if new is not None:
+        look_into_certificate(house, profile, new)
+    return _after_settling(house, profile.name, plan_smime(profile, remove=new is None))
 
 
 def shredding(house: House, name: str, order: Order) -> Plan:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sandbox.lifecycle import rings
+from sandbox.lifecycle import rings, smime
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.header import RENEW, has_backup, write_backup
 from sandbox.lifecycle.house import House, Result
@@ -20,7 +20,7 @@ from sandbox.lifecycle.settle import settle, settle_name
 from sandbox.lifecycle.soundness import refuse_open
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.profile import Profile
-from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
+from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, SMIME_PASSPHRASE, VOLUME_KEY
 
 VERB = "recover"
 _STEPS = (
@@ -50,6 +50,7 @@ class Needs:
     keyslot: bool
     keys: bool
     backup: bool = False
+    certificate: bool = False
 
 
 def plan_recover(name: str, profile: Profile, needs: Needs) -> Plan:
@@ -59,7 +60,7 @@ def plan_recover(name: str, profile: Profile, needs: Needs) -> Plan:
         "keyslot": needs.keyslot,
         "backup": needs.keyslot and needs.backup,
         "keys": needs.keys,
-        "profile": needs.keys,
+        "profile": needs.keys or needs.certificate,
     }
     steps = tuple(step for step in _STEPS if wanted[step.id])
     return Plan(VERB, name, steps, {"profile_id": str(profile.id)})
@@ -83,7 +84,7 @@ def recover(house: House, name: str, means: Means) -> Result:
         house.vault.check()
         work = _Recovery(house, profile, means)
         needs = work.look()
-        if not (needs.secrets or needs.keyslot or needs.keys):
+        if not (needs.secrets or needs.keyslot or needs.keys or needs.certificate):
             return Result(VERB, known, f"{known} lacks nothing.", {"already": True})
         work.gather(needs)
         run(
@@ -127,8 +128,13 @@ class _Recovery:
         opens = key is not None and house.keyslots.find(self._path, key.encode()) is not None
         locked = rings.is_locked(house, profile, kept[KEY_PASSPHRASE])
         missing = tuple(kind for kind in kinds if kept[kind] is None)
+        lost = profile.smime and house.vault.get(profile.id, SMIME_PASSPHRASE) is None
         return Needs(
-            missing, keyslot=not opens, keys=locked, backup=has_backup(house, profile.name)
+            missing,
+            keyslot=not opens,
+            keys=locked,
+            backup=has_backup(house, profile.name),
+            certificate=bool(lost),
         )
 
     def gather(self, needs: Needs) -> None:
@@ -137,6 +143,12 @@ class _Recovery:
         for kind in needs.secrets:
             asked = kind == MAIL_PASSWORD
             self._new[kind] = self._means.password() if asked else vault.new_key().decode()
+        if needs.certificate:
+            self._house.progress.warn(
+                "The lost keyring locked the S/MIME certificate; it is dropped. Take it again with "
+                f"`mailbox keys smime {self.profile.name} FILE`."
+            )
+            self.profile = replace(self.profile, smime=None)
         if needs.keys:
             self._public = rings.correspondents(self._house, self.profile)
             self._own = self._own_key()
@@ -160,7 +172,7 @@ class _Recovery:
             "keyslot": self._rekey,
             "backup": lambda: write_backup(self._house, self.profile.name),
             "keys": self._renew_ring,
-            "profile": lambda: self._house.records.save(self.profile),
+            "profile": self._write,
         }
 
     def _store(self) -> dict[str, Any]:
@@ -179,6 +191,10 @@ class _Recovery:
         )
         self.profile = replace(self.profile, keys=keys)
         return {"fingerprint": keys.fingerprint, "correspondents": len(keys.correspondents)}
+
+    def _write(self) -> None:
+        self._house.records.save(self.profile)
+        smime.tidy(self._house, self.profile.name)
 
     def _kept(self, kind: str) -> str:
         return self._house.vault.get(self.profile.id, kind) or ""

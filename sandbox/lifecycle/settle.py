@@ -17,7 +17,7 @@ from sandbox.state.journal import Entry
 # Verbs that change keyslots; they work on closed mailboxes only.
 _KEYSLOT_VERBS = ("recovery-code", "recover", "header-backup", "header-restore")
 # Verbs that write the profile at once or not at all; an open machine goes on meanwhile.
-_PROFILE_VERBS = ("keys add", "keys remove")
+_PROFILE_VERBS = ("keys add", "keys remove", "keys smime")
 
 
 def settle(house: House, name: str) -> str:
@@ -26,6 +26,7 @@ def settle(house: House, name: str) -> str:
     from sandbox.lifecycle.retain import resume as resume_retention
     from sandbox.lifecycle.shred import shred_locked
     from sandbox.lifecycle.shredding import Order
+    from sandbox.lifecycle.smime import tidy as tidy_smime
 
     pending = house.journal(name).recent().pending()
     if pending is None:
@@ -46,6 +47,8 @@ def settle(house: House, name: str) -> str:
         return _settle_keyslots(house, name, pending)
     if pending.verb in _PROFILE_VERBS:
         files.remove_unfinished(house.paths.profile(name))
+        if pending.verb == "keys smime":
+            tidy_smime(house, name)
         _ended(house, name, pending.verb, pending.run)
         return f"`mailbox keys list {name}` shows whose keys are accepted."
     close_locked(house, observe(house, name))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sandbox.lifecycle import kept, rings
+from sandbox.lifecycle import kept, rings, smime
 from sandbox.lifecycle.case import header_backup, make_case, pictures_of
 from sandbox.lifecycle.certify import write_certificate
 from sandbox.lifecycle.close import close_locked, is_closed
@@ -121,6 +121,7 @@ class Shredding:
 
     def _destroy_keys(self) -> dict[str, Any]:
         there = self._house.paths.gnupg(self._name).exists()
+        smime.destroy(self._house, self._name)
         rings.destroy_drafts(self._house, self._name)
         self._house.profile_keyring(self._name).destroy()
         return {"there": there}
@@ -155,6 +156,7 @@ class Shredding:
             "volume_left": self._volume.exists(),
             "saved_left": _or_unknown(lambda: kept.is_anything_kept(house, self._name)),
             "key_ring_left": house.paths.gnupg(self._name).exists(),
+            "smime_left": house.paths.smime(self._name).exists(),
             "machine": str(house.machines.state(house.domain(self._name))),
             "libvirt_secret": _or_unknown(lambda: house.machines.has_secret(self._volume)),
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.model.secrets import ITEMS, STATE_KEY
+from sandbox.model.secrets import ITEMS, SMIME_PASSPHRASE, STATE_KEY
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Known:
     keyslots: int = 0
     items: tuple[str, ...] = ITEMS
     key_ring: bool = False
+    smime: str = ""
     header_backup: str = ""
     suspended: str = ""
     pictures: tuple[str, ...] = ()
@@ -52,6 +53,9 @@ def inventory(known: Known) -> tuple[Copy, ...]:
         rows.append(Copy("header-backup", "key", known.header_backup, True))
     if known.key_ring:
         rows.append(Copy("key-ring", "key", known.own_key, True))
+    if known.smime:
+        rows.append(Copy(f"keyring:{SMIME_PASSPHRASE}", "key", "", True))
+        rows.append(Copy("smime", "key", known.smime, True))
     if known.pictures:
         rows.append(Copy("pictures", "data", str(len(known.pictures)), True))
     return (*rows, *_beyond(known))

@@ -16,6 +16,7 @@ from sandbox.model.errors import InvalidInputError
 from sandbox.model.machine import Shape
 from sandbox.model.openpgp import Keys, read_keys, write_keys
 from sandbox.model.schema import Reader
+from sandbox.model.smime import Smime, read_smime, write_smime
 
 _KEYBOARD = re.compile(r"(host|[a-z]{2,5})\Z")
 _LANGUAGE = re.compile(r"[a-z]{2}\Z")
@@ -96,6 +97,7 @@ class Profile:
     settings: Settings
     keys: Keys = field(default_factory=Keys)
     contract: Contract = field(default_factory=Contract)
+    smime: Smime | None = None
 
 
 def client_problem(client: str) -> str | None:
@@ -136,6 +138,7 @@ def read_profile(document: Mapping[str, Any], template: Settings) -> Profile:
         settings=_read_settings(reader, template),
         keys=read_keys(reader.table("openpgp")),
         contract=read_contract(reader.table("contract")),
+        smime=read_smime(reader.table("smime")),
     )
     if not profile.id.int:
         reader.problem("id", "is missing")
@@ -183,6 +186,7 @@ def write_profile(profile: Profile) -> dict[str, Any]:
             "time_zone": settings.display.time_zone,
         },
         **({"contract": contract} if contract else {}),
+        **write_smime(profile.smime),
         "keys": {
             "custody": str(settings.custody.where),
             "decrypt": str(settings.custody.decrypt),

@@ -6,4 +6,6 @@ KEY_PASSPHRASE = "openpgp-passphrase"  # noqa: S105 - the name of an item
 ITEMS = (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE)
 # Only while a suspended machine is kept.
 STATE_KEY = "state-key"
-KINDS = (*ITEMS, STATE_KEY)
+# Only while there is an S/MIME certificate.
+SMIME_PASSPHRASE = "smime-passphrase"  # noqa: S105 - the name of an item
+KINDS = (*ITEMS, STATE_KEY, SMIME_PASSPHRASE)

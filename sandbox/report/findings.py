@@ -56,6 +56,8 @@ def _fate(evidence: Evidence, name: str) -> str:
         if look.get("key_ring_left"):
             return "still-there"
         return "removed" if _step(evidence, "keys").get("there") else "was-gone"
+    if kind == "smime":
+        return "still-there" if look.get("smime_left") else "removed"
     left = _step(evidence, "leftovers").get("pictures_changed")
     return "changed-left" if left else "removed"
 

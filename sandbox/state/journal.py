@@ -37,6 +37,7 @@ _WEIGHT = (
     "open",
     "keys add",
     "keys remove",
+    "keys smime",
 )
 
 

@@ -101,6 +101,14 @@ class Paths:
     def gnupg(self, name: str) -> Path:
         return self.keys / name
 
+    def smime(self, name: str) -> Path:
+        """The folder of a profile's S/MIME certificate."""
+        return self.data / "smime" / name
+
+    def certificate_file(self, name: str, fingerprint: str) -> Path:
+        """A certificate with its key, locked (PKCS#12)."""
+        return self.smime(name) / f"{fingerprint}.p12"
+
     def journal(self, name: str) -> Path:
         return self.journals / f"{name}.jsonl"
 

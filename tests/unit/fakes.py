@@ -14,6 +14,7 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
@@ -32,6 +33,7 @@ from sandbox.model.machine import Image, MachineSpec, MachineState, Shape, domai
 from sandbox.model.offers import Offer, Reading, ReadKey, Way
 from sandbox.model.profile import Account, Display, Machine, Policy, Settings
 from sandbox.model.remains import Searched, Sought
+from sandbox.model.smime import CertificateFacts
 from sandbox.model.warm import WarmFailure, WarmNote
 from sandbox.state.paths import Paths
 from sandbox.state.records import Records
@@ -764,6 +766,44 @@ class FakeKeySources:
         return self._world.published[wanted]
 
 
+class FakeCertificates:
+    """Certificates `p12 FINGERPRINT ADDRESS PASSPHRASE`; `World.expiries` says when they end."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def take(
+        self, content: bytes, ask: Callable[[str], str], passphrase: str
+    ) -> tuple[CertificateFacts, bytes]:
+        kind, fingerprint, address, locked = (*content.decode().split(" "), "", "", "")[:4]
+        if kind != "p12":
+            raise MailboxError("No certificate.", code="smime-unusable", exit_code=Exit.KEYS)
+        if locked and ask("") != locked:
+            raise MailboxError("Wrong.", code="smime-passphrase-wrong", exit_code=Exit.KEYS)
+        locked_anew = f"p12 {fingerprint} {address} {passphrase}".encode()
+        return self._facts(fingerprint, address), locked_anew
+
+    def read(self, content: bytes, passphrase: str) -> CertificateFacts:
+        _, fingerprint, address, locked = content.decode().split(" ")
+        assert locked == passphrase
+        return self._facts(fingerprint, address)
+
+    def _facts(self, fingerprint: str, address: str) -> CertificateFacts:
+        ends = self._world.expiries.get(fingerprint, 4_000_000_000)
+        return CertificateFacts(
+            fingerprint=fingerprint,
+            subject=f"CN={address}",
+            issuer="CN=CA",
+            addresses=(address,),
+            begins=datetime(2020, 1, 1, tzinfo=UTC),
+            ends=datetime.fromtimestamp(ends, UTC),
+            signs=True,
+            encrypts=True,
+            for_mail=True,
+            pem="PEM",
+        )
+
+
 class FakeKeyReader:
     """Reads `public FINGERPRINT ADDRESS`, one key a line; all of them can be used."""
 
@@ -894,6 +934,7 @@ def make_house(world: World) -> House:
         servers=FakeServers(world),
         host=FakeHost(world),
         user_keyring=FakeUserKeyring(world),
+        certificates=FakeCertificates(world),
         key_reader=FakeKeyReader(),
         key_sources=FakeKeySources(world),
         profile_keyring=lambda name: FakeProfileKeyring(world, paths.gnupg(name)),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.lifecycle import correspondents, keys
+from sandbox.lifecycle import correspondents, keys, smime
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import observe
@@ -29,7 +29,7 @@ from sandbox.lifecycle.warming import catch_up
 from sandbox.model.custody import Custody, Where
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import domain_name
-from sandbox.model.secrets import ITEMS, STATE_KEY, VOLUME_KEY
+from sandbox.model.secrets import ITEMS, SMIME_PASSPHRASE, STATE_KEY, VOLUME_KEY
 from sandbox.state import files
 from tests.unit.fakes import (
     BERT,
@@ -55,6 +55,10 @@ HOST = replace(SETTINGS, custody=Custody(Where.HOST))
 NEW_KEY = offer("C" * 40, "c@p.test")
 
 
+CERTIFICATE = smime.NewCertificate(f"p12 {'1' * 64} anna@kunde.test".encode(), lambda _: "")
+OLD_CERTIFICATE = smime.NewCertificate(f"p12 {'2' * 64} anna@kunde.test".encode(), lambda _: "")
+
+
 def _age(house: House) -> None:
     """Another change of the volume: no suspended machine fits it any more."""
     os.utime(house.paths.volume(NAME), (1, 1))
@@ -69,6 +73,9 @@ VERBS: dict[str, Verb] = {
     "repair": lambda house: repair(house, None),
     "keys add": lambda house: correspondents.add(house, NAME, [NEW_KEY]),
     "keys remove": lambda house: keys.remove(house, NAME, BERT),
+    "keys smime": lambda house: smime.take(house, NAME, CERTIFICATE),
+    "no keys smime": lambda house: smime.remove(house, NAME),
+    "old keys smime": lambda house: smime.take(house, NAME, OLD_CERTIFICATE),
     # Not killed here, but what stands before a verb that is.
     "onboard host": lambda house: onboard(house, make_wish(settings=HOST)),
     "age": _age,
@@ -96,8 +103,15 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "keys add": ("onboard",),
     "keys add of an open one": ("onboard", "open"),
     "keys remove of an open one": ("onboard", "open"),
+    "keys smime": ("onboard",),
+    "keys smime of one that has one": ("onboard", "old keys smime"),
+    "no keys smime": ("onboard", "old keys smime"),
+    "shred of one with a certificate": ("onboard", "old keys smime"),
 }
-KILLED = ("onboard", "open", "close", "suspend", "shred", "retain", "keys add", "keys remove")
+KILLED = (
+    *("onboard", "open", "close", "suspend", "shred", "retain"),
+    *("keys add", "keys remove", "no keys smime", "keys smime"),
+)
 
 
 @dataclass(frozen=True)
@@ -146,7 +160,7 @@ def test_every_step_is_among_the_moments(
     scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = [label for each in _moments(scene, tmp_path, monkeypatch) for label in each.labels]
-    verb = _verb(scene)
+    verb = _verb(scene).removeprefix("no ")
     steps = [label for label in labels if label.startswith(f"after journal {verb} step")]
     results = [label for label in labels if label.startswith(f"before journal {verb} done")]
     assert len(steps) == len(results) >= (1 if verb == "keys remove" else 2)
@@ -335,7 +349,15 @@ def _assert_whole(house: House, state: dict[str, dict[str, str]], where: str) ->
     kept = house.paths.saved_note(NAME).exists()
     assert house.paths.saved(NAME).exists() == kept, where
     assert not (kept and state["machines"]), where
-    kinds = (*ITEMS, STATE_KEY) if kept else ITEMS
+    kinds = (*ITEMS, *((STATE_KEY,) if kept else ()))
+    if profile.smime:
+        kinds = (*kinds, SMIME_PASSPHRASE)
+        file = house.paths.certificate_file(NAME, profile.smime.fingerprint)
+        assert list(house.paths.smime(NAME).iterdir()) == [file], where
+        locked = state["vault"][f"{profile.id}/{SMIME_PASSPHRASE}"]
+        assert house.certificates.read(file.read_bytes(), locked), where
+    else:
+        assert not house.paths.smime(NAME).exists(), where
     assert set(state["vault"]) == {f"{profile.id}/{kind}" for kind in kinds}, where
     assert opens(house.paths.volume(NAME), state["vault"][f"{profile.id}/{VOLUME_KEY}"].encode())
     has_mail = mails(house.paths.volume(NAME)) > 0

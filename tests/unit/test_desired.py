@@ -86,6 +86,7 @@ def test_it_says_all_that_the_contract_names() -> None:
                 }
             ],
         },
+        "smime": None,
         "policy": {"remote_content": False},
         "marionette": False,
     }

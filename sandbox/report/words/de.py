@@ -59,6 +59,7 @@ LABELS = {
     "keyslots": "Schlüsselfächer des Datenträgers",
     "header-backup": "Sicherung des Kopfes des Datenträgers",
     "key-ring": "Privater OpenPGP-Schlüssel, Kopie auf dem Rechner",
+    "smime": "Privater Schlüssel des S/MIME-Zertifikats, Kopie auf dem Rechner",
     "pictures": "Bildschirmfotos",
     "suspended": "Speicher der angehaltenen Maschine, verschlüsselt",
     "volume-elsewhere": "Der Datenträger, wo er jetzt sein mag",

@@ -58,6 +58,7 @@ LABELS = {
     "keyslots": "Keyslots of the volume",
     "header-backup": "Backup of the volume's header",
     "key-ring": "Private OpenPGP key, copy on the host",
+    "smime": "Private key of the S/MIME certificate, copy on the host",
     "pictures": "Screenshots",
     "suspended": "Memory of the suspended machine, encrypted",
     "volume-elsewhere": "The volume, where it may be now",

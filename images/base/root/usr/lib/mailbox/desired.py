@@ -66,6 +66,8 @@ def _settings(desired: dict) -> list[str]:
     for name, kind in (("ca", list), ("openpgp", dict), ("policy", dict)):
         if not isinstance(desired.get(name, kind()), kind):
             problems.append(f"{name} is not of the expected form")
+    if not isinstance(desired.get("smime") or {}, dict):
+        problems.append("smime is not of the expected form")
     return problems
 
 
