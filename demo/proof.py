@@ -87,9 +87,16 @@ class Proof:
         self._scripted = scripted  # Thunderbird is sent the script, too
         self._deadline_s = deadline_s
 
-    def facts(self, *, messages: int = 0, preferences: tuple[str, ...] = ()) -> Facts:
+    def facts(
+        self,
+        *,
+        messages: int = 0,
+        preferences: tuple[str, ...] = (),
+        certificates: bool = False,
+    ) -> Facts:
         """Accounts, keys and inbox, once the inbox holds at least `messages`."""
         task = {"do": "facts", "messages": messages, "preferences": list(preferences)}
+        task["certificates"] = certificates
         return _typed(Facts, self._do(task))
 
     def open(

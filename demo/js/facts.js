@@ -20,6 +20,16 @@ for (const key of await RNP.getKeys()) {
   const acceptance = await PgpSqliteDb2.getFingerprintAcceptance(null, key.fpr);
   keys.push({ fingerprint: key.fpr, user_id: key.userId, secret: key.secretAvailable, acceptance });
 }
+const certificates = Cc["@mozilla.org/security/x509certdb;1"].getService(Ci.nsIX509CertDB);
+const users = task.certificates
+  ? certificates.getCerts().filter(cert => cert.certType & Ci.nsIX509Cert.USER_CERT)
+  : [];
+const certificateOf = use => {
+  const dbKey = identity.getCharAttribute(use + "_cert_dbkey");
+  const cert = dbKey ? certificates.findCertByDBKey(dbKey) : null;
+  const has_key = users.some(user => user.sha256Fingerprint == cert?.sha256Fingerprint);
+  return cert && { name: cert.displayName, fingerprint: cert.sha256Fingerprint, has_key };
+};
 const { FolderTreeProperties } = ChromeUtils.importESModule("resource:///modules/FolderTreeProperties.sys.mjs");
 return {
   accounts,
@@ -31,6 +41,9 @@ return {
     sign: identity.signMail, attach_key: identity.attachPgpKey,
     autocrypt: identity.sendAutocryptHeaders, protect_subject: identity.protectSubject,
     encrypt_drafts: identity.autoEncryptDrafts,
+    certificates: task.certificates ? {
+      signing: certificateOf("signing"), encryption: certificateOf("encryption"),
+      stored: users.map(cert => cert.sha256Fingerprint) } : null,
     openpgp_key_id: identity.getUnicharAttribute("openpgp_key_id"),
   },
   logins: (await Services.logins.getAllLogins()).map(l => l.origin + " " + l.username),
