@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -44,15 +45,17 @@ class Keys:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._folder / "gpg-agent.conf").write_text(AGENT)
         (self._folder / "gpg.conf").write_text(COMMON + ("" if key else WITHOUT_OWN_KEY))
-        self._withdraw({str(each["fingerprint"]).upper() for each in correspondents})
-        self._import([each["public"] for each in correspondents], "a correspondent's key")
+        marks = {_print(each): _mark(each, key) for each in correspondents}
+        before = self._noted()
+        self._withdraw([old for old, mark in before.items() if marks.get(old) != mark])
+        known = self._known()
+        new = [each for each in correspondents if "valid" not in known.get(_print(each), ())]
+        self._import([each["public"] for each in new], "a correspondent's key")
         for retired in wish.get("retired") or []:
             self._take(retired)  # opens the mail of its time, and signs nothing
         warnings = self._own_key(key) if key else []
-        known = self._known()
-        for each in correspondents:
-            self._vouch(each, key, known)
-        self._note.write_text(json.dumps([each["fingerprint"] for each in correspondents]))
+        self._vouch_all(new, key)
+        self._note.write_text(json.dumps(marks))
         return warnings
 
     def _own_key(self, key: Json) -> list[tuple[str, str]]:
@@ -88,18 +91,24 @@ class Keys:
                 )
         return warnings
 
+    def _vouch_all(self, new: list[Json], key: Json | None) -> None:
+        """Certify correspondents' keys for this key ring only; the trust is reckoned once."""
+        known = self._known() if new else {}
+        for each in new:
+            self._vouch(each, key, known)
+        if new and key:
+            self._gpg("--check-trustdb", check=False)
+
     def _vouch(self, each: Json, key: Json | None, known: dict[str, set[str]]) -> None:
-        """Certify a correspondent's key for this key ring only."""
-        fingerprint = str(each["fingerprint"]).upper()
+        fingerprint = _print(each)
         if fingerprint not in known:
             raise KeyFailureError(f"The public key {fingerprint} was not accepted.")
-        if key is None or "valid" in known[fingerprint]:
+        if key is None:
             return
         wished = {str(address).lower() for address in each.get("addresses") or []}
         names = [uid for uid in known[fingerprint] if address_of(uid) in wished]
-        own = str(key["fingerprint"])
-        command = ["--yes", "--local-user", own, "--quick-lsign-key", fingerprint]
-        done = self._gpg(*command, *names, check=False)
+        command = ["--yes", "--no-auto-check-trustdb", "--local-user", str(key["fingerprint"])]
+        done = self._gpg(*command, "--quick-lsign-key", fingerprint, *names, check=False)
         if done.returncode:
             raise KeyFailureError(
                 f"The key {fingerprint} could not be vouched for: {_tail(done.stderr)}"
@@ -121,14 +130,23 @@ class Keys:
                     names.add("valid")
         return found
 
-    def _withdraw(self, wished: set[str]) -> None:
+    def _noted(self) -> dict[str, str]:
+        """What came from the last state: fingerprint to mark; without one from an older image."""
         try:
             before = json.loads(self._note.read_text())
         except (OSError, ValueError):
-            return
-        for old in before if isinstance(before, list) else []:
-            if str(old).upper() not in wished:
-                self._gpg("--yes", "--delete-keys", str(old), check=False)
+            return {}
+        if isinstance(before, list):
+            return {str(old).upper(): "" for old in before}
+        return {str(old): str(mark) for old, mark in before.items()}
+
+    def _withdraw(self, gone: list[str]) -> None:
+        """Take keys away, and with them for whom they were vouched for."""
+        if gone:
+            there = self._known()
+            listed = [old for old in gone if old in there]
+            if listed:
+                self._gpg("--yes", "--delete-keys", *listed, check=False)
 
     def _import(self, armored: list[str], what: str) -> None:
         if not armored:
@@ -160,6 +178,17 @@ class Keys:
             check=check,
             timeout=TIMEOUT_S,
         )
+
+
+def _print(each: Json) -> str:
+    return str(each["fingerprint"]).upper()
+
+
+def _mark(each: Json, key: Json | None) -> str:
+    """Changes with the key, with whom it is accepted for, and with who vouches for it."""
+    addresses = sorted(str(address).lower() for address in each.get("addresses") or [])
+    told = json.dumps([each["public"], addresses, _print(key) if key else ""])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def address_of(uid: str) -> str:
