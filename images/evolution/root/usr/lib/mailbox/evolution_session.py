@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import evolution_keys
+import evolution_smime
 import evolution_sources
 import program
 
@@ -103,6 +104,7 @@ class Session:
             APPLIED.unlink(missing_ok=True)
             _write_account(desired)
             _store_secrets(desired)
+            _apply_certificate(desired)
         phase("account")
         _apply_keys(desired)
         phase("keys")
@@ -221,6 +223,13 @@ def _apply_keys(desired: Json) -> None:
             warning(code, message)
     except evolution_keys.KeyFailureError as error:
         raise FailureError("key-import", str(error)) from None
+
+
+def _apply_certificate(desired: Json) -> None:
+    try:
+        evolution_smime.Certificates(HOME, STATE_DIR).apply(desired.get("smime"))
+    except evolution_smime.CertificateFailureError as error:
+        raise FailureError("smime-import", str(error)) from None
 
 
 def _incoming_server(desired: Json) -> tuple[str, int]:

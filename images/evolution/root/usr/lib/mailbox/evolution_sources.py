@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from evolution_smime import nickname
+
 Json = dict[str, Any]
 Groups = Mapping[str, Mapping[str, object]]
 
@@ -27,7 +29,7 @@ def sources(desired: Json) -> dict[str, str]:
     key = (desired.get("openpgp") or {}).get("key")
     return {
         f"sources/{ACCOUNT}.source": key_file(_incoming(account, desired["profile"]["name"])),
-        f"sources/{IDENTITY}.source": key_file(_identity(account, key)),
+        f"sources/{IDENTITY}.source": key_file(_identity(account, key, desired.get("smime"))),
         f"sources/{TRANSPORT}.source": key_file(_outgoing(account)),
         f"sources/{SIGNATURE}.source": key_file(_signature()),
         f"signatures/{SIGNATURE}": str(account.get("signature") or ""),
@@ -89,7 +91,7 @@ def _incoming(account: Json, name: str) -> Groups:
     }
 
 
-def _identity(account: Json, key: Json | None) -> Groups:
+def _identity(account: Json, key: Json | None, smime: Json | None) -> Groups:
     return {
         "Data Source": {"DisplayName": account["address"], "Enabled": True, "Parent": ACCOUNT},
         "Mail Identity": {
@@ -115,6 +117,21 @@ def _identity(account: Json, key: Json | None) -> Groups:
             "LookupKeys": False,
             "AskSendPublicKey": False,
         },
+        "Secure MIME (S/MIME)": _certificate(smime, preferred=not key),
+    }
+
+
+def _certificate(smime: Json | None, *, preferred: bool) -> dict[str, object]:
+    """OpenPGP is preferred where there is a key, too."""
+    name = nickname(smime) if smime else ""
+    signs, encrypts = (bool(smime and smime.get(use)) for use in ("signs", "encrypts"))
+    return {
+        "SigningCertificate": name if signs else "",
+        "SigningAlgorithm": "sha256",
+        "SignByDefault": signs and preferred,
+        "EncryptionCertificate": name if encrypts else "",
+        "EncryptByDefault": False,  # there is no way to say "where there is a certificate"
+        "EncryptToSelf": True,
     }
 
 
