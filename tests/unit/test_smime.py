@@ -15,12 +15,14 @@ from sandbox.lifecycle.house import House
 from sandbox.lifecycle.keys import list_keys, warn_of_keys
 from sandbox.lifecycle.onboard import onboard
 from sandbox.lifecycle.open import open_mailbox
+from sandbox.lifecycle.recover import Means, recover
 from sandbox.lifecycle.shred import shred
 from sandbox.model.errors import InvalidInputError, MailboxError
+from sandbox.model.openpgp import Correspondent
 from sandbox.model.profile import read_profile, write_profile
 from sandbox.model.secrets import SMIME_PASSPHRASE
 from sandbox.model.smime import CertificateFacts, certificate_lacks, certificate_problem
-from tests.unit.fakes import NAME, SETTINGS, World, make_wish
+from tests.unit.fakes import BERT, NAME, PASSWORD, SETTINGS, World, make_wish
 
 ADDRESS = "anna@kunde.test"
 ONE, TWO = "1" * 64, "2" * 64
@@ -204,3 +206,22 @@ def test_drafts_of_a_killed_command_go(house: House, tmp_path: Path) -> None:
     (house.paths.smime(NAME) / f"{TWO}.p12").write_bytes(b"x")
     smime.tidy(house, NAME)
     assert kept(house) == [ONE]
+
+
+def test_a_lost_keyring_drops_it_and_says_so(house: House, world: World) -> None:
+    codes: list[str] = []
+    onboard(house, make_wish(hand_over=codes.append))
+    smime.take(house, NAME, certificate())
+    house.vault.delete(house.records.load(NAME).id, SMIME_PASSPHRASE)
+    assert code(lambda: open_mailbox(house, NAME, headless=True)) == "keyring-item-missing"
+    world.warned.clear()
+    recover(house, NAME, Means(codes[0], password=lambda: PASSWORD))
+    assert any("S/MIME certificate; it is dropped" in said for said in world.warned)
+    assert kept(house) == [] and house.records.load(NAME).smime is None
+    open_mailbox(house, NAME, headless=True)
+
+
+def test_an_onboarding_on_a_copy_keeps_for_whom_keys_were_accepted(house: House) -> None:
+    accepted = (Correspondent(BERT, ("b@p.test", "bert@work.test")),)
+    onboard(house, make_wish(accepted=accepted))
+    assert house.records.load(NAME).keys.correspondents == accepted
