@@ -18,7 +18,6 @@ from sandbox.cli.plans import DRY_RUN, show_plan
 from sandbox.lifecycle.house import House
 from sandbox.model.endpoints import parse_connect
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
-from sandbox.model.mailkeys import is_mail
 from sandbox.model.names import address_problem, parse_fingerprint
 from sandbox.model.offers import Offer, Offered, Source, Way, not_among, one_uid, several
 
@@ -167,6 +166,7 @@ def _source(house: House, key: str, asked: Asked) -> Source:
 def _content(shown: str, content: bytes) -> Source:
     """A file of keys is the user's word; a mail is a stranger's."""
     from sandbox.lifecycle import correspondents
+    from sandbox.model.mailkeys import is_mail
 
     if is_mail(content):
         return correspondents.from_mail(shown, content)

@@ -12,7 +12,6 @@ from sandbox.lifecycle.keys import WRITE, changed
 from sandbox.lifecycle.machine import secrets_of
 from sandbox.lifecycle.settle import settle
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.mailkeys import keys_of_mail
 from sandbox.model.offers import Offer, Offered, Source, Way, offered, without_own
 from sandbox.model.openpgp import Correspondent
 from sandbox.model.profile import Profile
@@ -63,6 +62,8 @@ def from_mail(shown: str, content: bytes) -> Source:
     Raises:
         MailboxError: `key-unusable`.
     """
+    from sandbox.model.mailkeys import keys_of_mail  # Python's parser of mails takes its time
+
     try:
         sender, keys = keys_of_mail(content)
     except ValueError as error:
