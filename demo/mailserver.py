@@ -31,6 +31,7 @@ NAMES = (
     "imap-neu.kunde.test",
     "smtp-neu.kunde.test",
     "mail.partner.test",
+    "dav.kunde.test",
 )
 PASSWORDS: Mapping[str, str] = {
     CUSTOMER: "Anna-Geheim-4711",

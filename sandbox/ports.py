@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from sandbox.model import dav
 from sandbox.model.endpoints import Endpoint
 from sandbox.model.inventory import Copy
 from sandbox.model.keys import ExportedKeys, Key
@@ -265,11 +266,14 @@ class Images(Protocol):
 
 
 class Servers(Protocol):
-    """The real mail servers (sandbox.host.mailcheck); raises a MailboxError that says why."""
+    """The real servers (sandbox.host.mailcheck, .davcheck); raises a MailboxError that says why."""
 
     def check(
         self, imap: Endpoint, smtp: Endpoint, login: str, password: str, ca_pem: str | None
     ) -> Any: ...
+    def collections(
+        self, wanted: Sequence[dav.Named], ca_pem: str | None
+    ) -> Sequence[tuple[dav.Collection, ...]]: ...
 
 
 class SleepDelay(Protocol):

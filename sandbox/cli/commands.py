@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sandbox.cli.app import NAME, OPTIONAL_NAME, verb
 from sandbox.cli.compose import compose
 from sandbox.cli.output import Kept, Printer
+from sandbox.cli.passwords import DAV_PASSWORD
 from sandbox.cli.plans import DRY_RUN, show_plan, show_plans
 from sandbox.lifecycle.house import Result
 from sandbox.model.errors import Exit, MailboxError
@@ -230,12 +232,15 @@ def screenshot(printer: Printer, name: str, file: Path) -> None:
     printer.result(save_screenshot(compose(printer), name, file, to_png))
 
 
-@verb(NAME)
-def edit(printer: Printer, name: str) -> None:
-    """Edit a mailbox's profile in $EDITOR; the old one stays when the new one is not valid."""
-    from sandbox.cli.editing import edit_profile
+@verb(NAME, *DAV_PASSWORD)
+def edit(printer: Printer, name: str, **given: Any) -> None:
+    """Edit a mailbox's profile in $EDITOR; the old one stays when the new one is not valid.
 
-    printer.result(edit_profile(compose(printer), name))
+    With --dav-password-stdin or --dav-password-fd only that password is changed.
+    """
+    from sandbox.cli.editing import edit_mailbox
+
+    printer.result(edit_mailbox(compose(printer), name, **given))
 
 
 @verb(OPTIONAL_NAME, DRY_RUN)

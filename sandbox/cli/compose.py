@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sandbox.lifecycle.engine import Progress
@@ -127,9 +128,9 @@ def _custodians() -> Any:
 
 
 def _servers() -> Any:
-    from sandbox.host import mailcheck
+    from sandbox.host import davcheck, mailcheck
 
-    return mailcheck
+    return SimpleNamespace(check=mailcheck.check, collections=davcheck.collections)
 
 
 def _user_keyring() -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import click
 
-from sandbox.cli.onboarding import Answers
+from sandbox.cli.answers import Answers
 from sandbox.cli.output import Printer
 from sandbox.model.endpoints import Endpoint
 from sandbox.model.errors import Exit, MailboxError

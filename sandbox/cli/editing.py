@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from sandbox.cli.passwords import take_dav_password
 from sandbox.host import process
 from sandbox.lifecycle.house import House, Result
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.profile import Profile
+from sandbox.model.secrets import DAV_PASSWORD
+
+
+def edit_mailbox(
+    house: House, name: str, *, dav_password_stdin: bool, dav_password_fd: int | None
+) -> Result:
+    """Edit the profile, or only store the password that was given."""
+    if dav_password_stdin or dav_password_fd is not None:
+        source = partial(take_dav_password, dav_password_stdin, dav_password_fd)
+        return _set_dav_password(house, name, source)
+    return edit_profile(house, name)
 
 
 def edit_profile(house: House, name: str) -> Result:
@@ -27,13 +42,53 @@ def edit_profile(house: House, name: str) -> Result:
             if new == old:
                 kept.unlink()
                 return Result("edit", profile, f"{profile} is unchanged.", {"changed": False})
-            _check(house, profile, new, old)
+            before, after = _check(house, profile, new, old)
+            _give_dav_password(house, before, after)
         except MailboxError as error:
             raise _kept(error, kept) from None
         house.records.save_text(profile, new)
         kept.unlink()
+        _drop_dav_password(house, before, after)
     summary = f"{profile} is changed; it takes effect at the next open."
     return Result("edit", profile, summary, {"changed": True})
+
+
+def _set_dav_password(house: House, name: str, password: Callable[[], str]) -> Result:
+    """Store the password of those calendars and address books that have one of their own."""
+    known = house.records.find(name) or house.records.load(name).name
+    with house.locked(known, "edit"):
+        profile = house.records.load(known)
+        if not profile.account.has_dav_password:
+            raise InvalidInputError(
+                f"The profile {known}",
+                ['account: no calendar and no address book says password = "own"'],
+                meaning="no password was stored",
+            )
+        house.vault.put(profile.id, DAV_PASSWORD, password())
+    summary = f"{known} has the password; it takes effect at the next open."
+    return Result("edit", known, summary, {"changed": True})
+
+
+def _give_dav_password(house: House, before: Profile | None, after: Profile) -> None:
+    """A calendar that newly has a password of its own needs one: it is asked for, or said."""
+    had = before is not None and before.account.has_dav_password
+    if not after.account.has_dav_password or had:
+        return
+    if house.vault.get(after.id, DAV_PASSWORD) is not None:
+        return
+    if sys.stdin.isatty():
+        house.vault.put(after.id, DAV_PASSWORD, take_dav_password(False, None))
+        return
+    house.progress.warn(
+        "The keyring has no password for calendars and address books yet; give it with "
+        f"`mailbox edit {after.name} --dav-password-stdin` before the next open."
+    )
+
+
+def _drop_dav_password(house: House, before: Profile | None, after: Profile) -> None:
+    """A password that nothing needs any more is kept no longer."""
+    if before and before.account.has_dav_password and not after.account.has_dav_password:
+        house.vault.delete(after.id, DAV_PASSWORD)
 
 
 def _edited(draft: Path) -> bytes:
@@ -42,7 +97,8 @@ def _edited(draft: Path) -> bytes:
     return draft.read_bytes()
 
 
-def _check(house: House, name: str, new: bytes, old: bytes) -> None:
+def _check(house: House, name: str, new: bytes, old: bytes) -> tuple[Profile | None, Profile]:
+    """The profile as it was, if it could be read, and as it is to be."""
     after = house.records.parse(new, "The edited profile")
     try:
         before: Profile | None = house.records.parse(old, "The old profile")
@@ -55,6 +111,7 @@ def _check(house: House, name: str, new: bytes, old: bytes) -> None:
         problems.append("volume.size: the volume exists and keeps its size")
     if problems:
         raise InvalidInputError("The edited profile", problems)
+    return before, after
 
 
 def _kept(error: MailboxError, draft: Path) -> MailboxError:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from sandbox.cli.onboarding import first_line
 from sandbox.cli.output import Printer, has_terminal
+from sandbox.cli.passwords import first_line
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.recovery import parse_code
 from sandbox.state import files

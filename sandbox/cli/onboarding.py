@@ -5,79 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
 
 import click
 
+from sandbox.cli.accounts import account_of, certificates_in
+from sandbox.cli.answers import Answers, merge
+from sandbox.cli.checker import Checker
 from sandbox.lifecycle.onboard import KeyChoice, Wish
 from sandbox.model import names
+from sandbox.model.account import Account, opened_by_own
 from sandbox.model.custody import Where
-from sandbox.model.endpoints import Endpoint, Security, parse_connect, parse_server
-from sandbox.model.errors import Exit, InvalidInputError, MailboxError
-from sandbox.model.profile import Account, Settings, client_problem
-from sandbox.model.schema import Reader
-from sandbox.state.records import parse_toml
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What was said about a new mailbox, unchecked; None is not said."""
-
-    template: str | None = None
-    client: str | None = None
-    address: str | None = None
-    display_name: str | None = None
-    login: str | None = None
-    imap: str | None = None
-    smtp: str | None = None
-    signature: str | None = None
-    ca: str | None = None
-    key: str | None = None
-    key_file: str | None = None
-    generate_key: bool | None = None
-    size: str | None = None
-    colour: str | None = None
-    correspondents: tuple[str, ...] = ()
-    connect_to: tuple[str, ...] = ()
-    custody: str | None = None
-    marionette: bool | None = None
-
-
-def from_file(path: str) -> Answers:
-    """Answers from a TOML file whose entries are named as the flags (with underscores)."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InvalidInputError("The input", [f"--from: {path}: {error.strerror}"]) from None
-    reader = Reader(parse_toml(content, f"The file {path}"))
-    said: dict[str, Any] = {}
-    for each in fields(Answers):
-        kind = _kind(each.name)
-        if reader.has(each.name):
-            value = reader.get(each.name, kind)
-            said[each.name] = tuple(map(str, value)) if isinstance(value, list) else value
-    reader.finish()
-    if reader.problems:
-        raise InvalidInputError(f"The file {path}", reader.problems)
-    return Answers(**said)
-
-
-def _kind(name: str) -> type[Any]:
-    if name in ("correspondents", "connect_to"):
-        return list
-    return bool if name in ("generate_key", "marionette") else str
-
-
-def merge(flags: Answers, file: Answers) -> Answers:
-    """Flags go before the file."""
-    chosen = {
-        each.name: getattr(flags, each.name) or getattr(file, each.name) for each in fields(Answers)
-    }
-    return Answers(**chosen)
+from sandbox.model.endpoints import parse_server
+from sandbox.model.errors import InvalidInputError, MailboxError
+from sandbox.model.profile import Settings, client_problem
 
 
 def ask_missing(answers: Answers, discover: Callable[[str], Answers] | None) -> Answers:
@@ -151,56 +93,22 @@ def _key_text(text: str) -> str:
     return text.lower() if text.lower() in ("", "new") else names.parse_fingerprint(text)
 
 
-@dataclass
-class _Checker:
-    """Gathers the problems of one input."""
-
-    problems: list[str] = field(default_factory=list)
-
-    def parse(self, place: str, text: str | None, parse: Callable[[str], T], default: T) -> T:
-        if text is None:
-            return default
-        try:
-            return parse(text)
-        except ValueError as error:
-            self.problems.append(f"{place}: {error}")
-            return default
-
-    def check(self, place: str, text: str, problem_of: Callable[[str], str | None]) -> str:
-        problem = problem_of(text)
-        if problem:
-            self.problems.append(f"{place}: {problem}")
-        return text
-
-    def read(self, place: str, path: str | None) -> bytes | None:
-        if path is None:
-            return None
-        try:
-            return Path(path).expanduser().read_bytes()
-        except OSError as error:
-            self.problems.append(f"{place}: {path}: {error.strerror}")
-            return None
-
-    def require(self, place: str, value: object) -> None:
-        if not value:
-            self.problems.append(f"{place}: is needed")
-
-
 def check_answers(
     name: str,
     answers: Answers,
     template: Callable[[str], Settings],
     *,
     password: Callable[[], str],
+    dav_password: Callable[[Account], str],
     ask: Callable[[str], str],
     check_servers: bool,
     reuse_name: bool,
 ) -> Wish:
     """The wish, or an InvalidInputError with everything that is wrong at once."""
-    checker = _Checker()
+    checker = Checker()
     checker.check("NAME", name, names.name_problem)
     settings = _settings(checker, answers, template)
-    account = _account(checker, answers)
+    account = account_of(checker, answers, to_find=check_servers)
     key = _key(checker, answers, ask)
     correspondents = tuple(_correspondent(checker, each) for each in answers.correspondents)
     colour = checker.parse("--colour", answers.colour, names.parse_colour, "")
@@ -209,12 +117,14 @@ def check_answers(
         raise InvalidInputError(
             "The input", checker.problems, meaning="nothing was written", resolution=hint
         )
+    word, own = password(), dav_password(account)
     return Wish(
         name=name,
         template=answers.template or "default",
-        account=account,
+        account=opened_by_own(account) if own else account,
         settings=settings,
-        password=password(),
+        password=word,
+        dav_password=own,
         key=key,
         correspondents=tuple(each for each in correspondents if each is not None),
         colour=colour,
@@ -223,7 +133,7 @@ def check_answers(
     )
 
 
-def _settings(checker: _Checker, answers: Answers, template: Callable[[str], Settings]) -> Settings:
+def _settings(checker: Checker, answers: Answers, template: Callable[[str], Settings]) -> Settings:
     chosen = answers.template or "default"
     try:
         settings = template(chosen)
@@ -239,63 +149,7 @@ def _settings(checker: _Checker, answers: Answers, template: Callable[[str], Set
     return replace(settings, client=client, volume_size=size, policy=policy, custody=custody)
 
 
-def _account(checker: _Checker, answers: Answers) -> Account:
-    address = answers.address or ""
-    checker.require("--address", address)
-    if address:
-        checker.check("--address", address, names.address_problem)
-    for place, said in (("--imap", answers.imap), ("--smtp", answers.smtp)):
-        checker.require(place, said)
-    detours = [
-        checker.parse("--connect-to", each, parse_connect, None) for each in answers.connect_to
-    ]
-    known = [each for each in detours if each is not None]
-    imap = _endpoint(checker, "--imap", answers.imap, 993, known)
-    smtp = _endpoint(checker, "--smtp", answers.smtp, 465, known)
-    for host, port, *_ in known:
-        if (host, port) not in ((imap.host, imap.port), (smtp.host, smtp.port)):
-            checker.problems.append(f"--connect-to: {host}:{port} is none of the servers")
-    authorities = checker.read("--ca", answers.ca)
-    return Account(
-        address=address,
-        display_name=checker.check(
-            "--display-name", answers.display_name or "", names.text_problem
-        ),
-        login=checker.check("--login", answers.login or address, names.text_problem),
-        imap=imap,
-        smtp=smtp,
-        signature=checker.check("--signature", answers.signature or "", names.signature_problem),
-        ca=_certificates(checker, authorities),
-    )
-
-
-def _endpoint(
-    checker: _Checker,
-    place: str,
-    text: str | None,
-    port: int,
-    detours: list[tuple[str, int, str, int]],
-) -> Endpoint:
-    nowhere = Endpoint("", 0, Security.TLS)
-    endpoint = checker.parse(place, text, lambda said: parse_server(said, port), nowhere)
-    for host, named_port, target, target_port in detours:
-        if (host, named_port) == (endpoint.host, endpoint.port):
-            return replace(endpoint, connect=(target, target_port))
-    return endpoint
-
-
-def _certificates(checker: _Checker, content: bytes | None, place: str = "--ca") -> tuple[str, ...]:
-    if content is None:
-        return ()
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    text = content.decode("ascii", errors="replace")
-    found = [part.partition(end)[0] for part in text.split(begin)[1:]]
-    if not found:
-        checker.problems.append(f"{place}: the file holds no certificate in PEM form")
-    return tuple(f"{begin}{part}{end}\n" for part in found)
-
-
-def _key(checker: _Checker, answers: Answers, ask: Callable[[str], str]) -> KeyChoice:
+def _key(checker: Checker, answers: Answers, ask: Callable[[str], str]) -> KeyChoice:
     said = [answers.key, answers.key_file, answers.generate_key]
     if sum(map(bool, said)) > 1:
         checker.problems.append("--key, --key-file, --generate-key: only one of them")
@@ -307,7 +161,7 @@ def _key(checker: _Checker, answers: Answers, ask: Callable[[str], str]) -> KeyC
     )
 
 
-def _correspondent(checker: _Checker, said: str) -> str | bytes | None:
+def _correspondent(checker: Checker, said: str) -> str | bytes | None:
     try:
         return names.parse_fingerprint(said)
     except ValueError:
@@ -320,42 +174,17 @@ def _correspondent(checker: _Checker, said: str) -> str | bytes | None:
 
 def read_file(place: str, path: str | None) -> bytes | None:
     """The content of a file that was named; raises InvalidInputError when it cannot be read."""
-    checker = _Checker()
+    checker = Checker()
     content = checker.read(place, path)
     if checker.problems:
         raise InvalidInputError("The input", checker.problems)
     return content
 
 
-def take_password(from_stdin: bool) -> str:
-    """The mail password, from standard input or a hidden prompt."""
-    if from_stdin:
-        password = first_line(sys.stdin.buffer)
-    elif sys.stdin.isatty():
-        password = str(click.prompt("Mail password", hide_input=True, err=True))
-    else:
-        raise MailboxError(
-            "The mail password was not given; nothing was written.",
-            resolution="Give it on standard input with --password-stdin.",
-            code="password-missing",
-            exit_code=Exit.USAGE,
-        )
-    if not password:
-        raise InvalidInputError("The input", ["password: is empty"])
-    return password
-
-
-def first_line(source: BinaryIO) -> str:
-    try:
-        return source.readline().decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise InvalidInputError("The input", ["password: is not text in UTF-8"]) from None
-
-
 def authorities_in(place: str, content: bytes | None) -> tuple[str, ...]:
     """The certificates of a PEM file; raises InvalidInputError when it has none."""
-    checker = _Checker()
-    found = _certificates(checker, content, place)
+    checker = Checker()
+    found = certificates_in(checker, content, place)
     if checker.problems:
         raise InvalidInputError("The input", checker.problems)
     return found

@@ -13,6 +13,7 @@ from sandbox.cli.app import NAME, verb
 from sandbox.cli.compose import compose
 from sandbox.cli.handover import CODE_TO, recipient, take_code
 from sandbox.cli.output import Printer
+from sandbox.cli.passwords import take_dav_password, take_password
 from sandbox.cli.plans import DRY_RUN, show_plan
 from sandbox.cli.wishes import ACCOUNT, gather_wish
 from sandbox.lifecycle.house import House, Result
@@ -134,9 +135,13 @@ def _means(printer: Printer, code: str, without_key: bool, said: dict[str, Any])
 
     def password() -> str:
         with printer.paused():
-            return input_.take_password(said["password_stdin"])
+            return take_password(said["password_stdin"])
 
-    return Means(code, password, key, without_key)
+    def dav_password() -> str:
+        with printer.paused():
+            return take_dav_password(said["dav_password_stdin"], said["dav_password_fd"])
+
+    return Means(code, password, key, without_key, dav_password)
 
 
 def _adopting(
@@ -153,12 +158,16 @@ def _adopting(
     file = input_.read_file("--key-file", said["key_file"])
     known = None if file or without_key else profile.keys.fingerprint
     wanted = [each.fingerprint for each in profile.keys.correspondents]
+    stdin, descriptor = said["dav_password_stdin"], said["dav_password_fd"]
+    password = take_password(said["password_stdin"])
+    own = profile.account.has_dav_password
     return Wish(
         name=name,
         template=profile.template,
         account=profile.account,
         settings=profile.settings,
-        password=input_.take_password(said["password_stdin"]),
+        password=password,
+        dav_password=take_dav_password(stdin, descriptor) if own else "",
         key=KeyChoice(known, file, ask=input_.passphrase_source(said["key_passphrase_fd"])),
         correspondents=tuple(each for each in wanted if _is_at_hand(printer, house, each)),
         accepted=profile.keys.correspondents,

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from sandbox.cli import onboarding as input_
+from sandbox.cli.answers import Answers, merge, read_answers
 from sandbox.cli.discover import discoverer
-from sandbox.cli.onboarding import Answers
 from sandbox.cli.output import Printer
+from sandbox.cli.passwords import DAV_PASSWORD, dav_password_source, take_password
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import Wish, check_first
 
@@ -26,7 +27,7 @@ _SERVER = (
 ACCOUNT = (
     click.option("--from", "from_file", metavar="FILE", help="Take the answers from a TOML file."),
     text_option("--template", "NAME", "The template with the defaults (default: default)."),
-    text_option("--client", "NAME", "The mail client's image, such as thunderbird."),
+    text_option("--client", "NAME", "The mail client: the name of its image."),
     text_option("--address", "ADDRESS", "The mail address."),
     text_option("--display-name", "TEXT", "The name that recipients see."),
     text_option("--imap", "HOST[:PORT][/tls|/starttls]", "The IMAP server" + _SERVER),
@@ -58,6 +59,20 @@ ACCOUNT = (
         metavar="FINGERPRINT|FILE",
         help="Accept this correspondent's key (repeatable).",
     ),
+    click.option(
+        "--caldav",
+        multiple=True,
+        metavar="URL|HOST",
+        help="A calendar, or the server on which yours are to be found (repeatable).",
+    ),
+    click.option(
+        "--carddav",
+        multiple=True,
+        metavar="URL|HOST",
+        help="An address book, or the server on which yours are to be found (repeatable).",
+    ),
+    text_option("--dav-login", "TEXT", "The login for them (default: the mail's)."),
+    *DAV_PASSWORD,
     text_option("--colour", "COLOUR", "The customer's colour: #rrggbb or a name."),
     click.option(
         "--connect-to",
@@ -79,6 +94,8 @@ def gather_wish(
     *,
     from_file: str | None,
     password_stdin: bool,
+    dav_password_stdin: bool,
+    dav_password_fd: int | None,
     key_passphrase_fd: int | None,
     offline: bool,
     reuse_name: bool,
@@ -86,8 +103,8 @@ def gather_wish(
     **said: Any,
 ) -> Wish:
     """From options, a file and, on a terminal, answers to a checked wish."""
-    file = input_.from_file(from_file) if from_file else Answers()
-    answers = input_.merge(Answers(**said), file)
+    file = read_answers(from_file) if from_file else Answers()
+    answers = merge(Answers(**said), file)
     interactive = sys.stdin.isatty() and not printer.as_json
     discover = discoverer(printer, interactive=interactive, yes=yes)
     if interactive:
@@ -99,7 +116,8 @@ def gather_wish(
         name,
         answers,
         house.records.template,
-        password=lambda: input_.take_password(password_stdin),
+        password=lambda: take_password(password_stdin),
+        dav_password=dav_password_source(dav_password_stdin, dav_password_fd),
         ask=input_.passphrase_source(key_passphrase_fd),
         check_servers=not offline,
         reuse_name=reuse_name,

@@ -96,7 +96,7 @@ def check(
         if isinstance(answer, Exception)
     ]
     if errors:
-        raise _together(errors) from None
+        raise together(errors) from None
     found = [answer for answer in answers if isinstance(answer, ServerCheck)]
     return MailCheck(*found)
 
@@ -298,7 +298,7 @@ def _only_oauth(endpoint: Endpoint) -> MailboxError:
     )
 
 
-def _together(errors: list[MailboxError]) -> MailboxError:
+def together(errors: list[MailboxError]) -> MailboxError:
     """All errors as one; its code is the first's."""
     first = errors[0]
     if len(errors) == 1:

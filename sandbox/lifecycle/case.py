@@ -16,6 +16,7 @@ from sandbox.model.contract import write_contract
 from sandbox.model.errors import MailboxError
 from sandbox.model.inventory import Copy, Known, fates, inventory
 from sandbox.model.profile import Profile
+from sandbox.model.secrets import DAV_PASSWORD, ITEMS
 from sandbox.state.journal import History
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ def take_inventory(house: House, name: str) -> tuple[Copy, ...]:
             pictures=tuple(str(path) for path in pictures_of(history) if path.exists()),
             own_key=own or "",
             own_key_here=bool(own and _or_none(lambda: house.user_keyring.has_secret(own))),
+            items=(*ITEMS, DAV_PASSWORD) if profile and profile.account.has_dav_password else ITEMS,
             outside=tuple(house.remains.copies(volume)),
         )
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.model.custody import Where
+from sandbox.model.dav import Collection, Password
 from sandbox.model.endpoints import Endpoint
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.profile import Profile
@@ -19,7 +20,8 @@ _AGENT = "/run/mailbox/agent.sock"
 
 def endpoints(profile: Profile) -> tuple[Endpoint, ...]:
     """The servers that the profile names: the whole of what its machine may reach."""
-    return (profile.account.imap, profile.account.smtp)
+    account = profile.account
+    return (account.imap, account.smtp, *(each.endpoint for each in account.collections))
 
 
 def listen_addresses(profile: Profile) -> dict[str, str]:
@@ -65,6 +67,7 @@ def desired_state(
     *,
     blank: bool,
     password: str,
+    dav_password: str,
     keys: Sequence[ExportedKeys],
     public_keys: Mapping[str, str],
     time_zone: str,
@@ -72,7 +75,7 @@ def desired_state(
     smime: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The desired state (version 1, docs/adding-a-client.md). It carries secrets: memory only."""
-    display = profile.settings.display
+    display, account = profile.settings.display, profile.account
     own = {each.fingerprint: _own_key(each) for each in keys}
     return {
         "version": 1,
@@ -83,7 +86,9 @@ def desired_state(
         "keyboard": keyboard if display.keyboard == "host" else display.keyboard,
         "language": display.language,
         "account": _account(profile, password),
-        "ca": list(profile.account.ca),
+        "calendars": _collections(profile, account.calendars, password, dav_password),
+        "address_books": _collections(profile, account.address_books, password, dav_password),
+        "ca": list(account.ca),
         "openpgp": {
             "custody": "host" if held_on_host(profile) else "guest",
             "agent": _AGENT if held_on_host(profile) else None,
@@ -123,6 +128,20 @@ def _server(endpoint: Endpoint, login: str, password: str) -> dict[str, Any]:
         "login": login,
         "password": password,
     }
+
+
+def _collections(
+    profile: Profile, collections: tuple[Collection, ...], mail: str, own: str
+) -> list[dict[str, str]]:
+    return [
+        {
+            "url": each.url,
+            "name": each.name or profile.name,
+            "login": each.login or profile.account.login,
+            "password": own if each.password is Password.OWN else mail,
+        }
+        for each in collections
+    ]
 
 
 def _own_key(keys: ExportedKeys) -> dict[str, Any]:

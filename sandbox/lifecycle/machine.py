@@ -13,6 +13,7 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.machine import Image, MachineSpec, MachineState
 from sandbox.model.profile import Profile
+from sandbox.model.secrets import DAV_PASSWORD, KEY_PASSPHRASE, MAIL_PASSWORD
 
 # Deadline in seconds; emulated machines need about twenty times what KVM needs.
 CHANNEL_DEADLINE_S = 240.0
@@ -88,6 +89,12 @@ def keys_for(house: House, profile: Profile, passphrase: str | None) -> tuple[Ex
         public = ring.public(fingerprints)
         return tuple(ExportedKeys(each, "", "", public[each]) for each in fingerprints)
     return tuple(ring.export(each, passphrase) for each in fingerprints)
+
+
+def secrets_sent(profile: Profile) -> tuple[str, ...]:
+    """The kinds of secrets that a machine of this profile is sent, the key's passphrase last."""
+    own = (DAV_PASSWORD,) if profile.account.has_dav_password else ()
+    return (MAIL_PASSWORD, *own, KEY_PASSPHRASE)
 
 
 def secrets_of(house: House, profile: Profile, *kinds: str) -> dict[str, str]:

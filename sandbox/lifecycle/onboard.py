@@ -9,20 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sandbox.lifecycle.check import check_account
 from sandbox.lifecycle.correspondents import from_user, look_into, with_accepted
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.rekey import rekey, wrong_code
 from sandbox.lifecycle.settle import settle, unfinished_name
+from sandbox.model.account import Account
 from sandbox.model.custody import Where
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.keys import day_of
 from sandbox.model.names import COLOURS, name_problem
 from sandbox.model.offers import Source, only_one, without_own
 from sandbox.model.openpgp import Correspondent, Keys
-from sandbox.model.profile import Account, Profile, Settings
+from sandbox.model.profile import Profile, Settings
 from sandbox.model.recovery import CODE_SLOT, new_code
-from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
+from sandbox.model.secrets import DAV_PASSWORD, KEY_PASSPHRASE, MAIL_PASSWORD, VOLUME_KEY
 from sandbox.state import files
 
 
@@ -53,6 +55,8 @@ class Wish:
     account: Account
     settings: Settings
     password: str = field(repr=False)
+    # Of calendars and address books that have another one than the mail.
+    dav_password: str = field(default="", repr=False)
     key: KeyChoice = field(default_factory=KeyChoice)
     correspondents: tuple[str | bytes, ...] = field(default=(), repr=False)
     # How those of them were accepted that an older profile has.
@@ -93,7 +97,7 @@ def onboard(house: House, wish: Wish) -> Result:
         _refuse_existing(house, wish)
         house.vault.check()
         wish = _with_size(house, wish)
-        checked = _check_servers(house, wish)
+        wish, checked = _check_servers(house, wish)
         draft = _draft(house, wish)
         work = _Onboarding(house, wish, draft)
         timings = run(
@@ -110,6 +114,8 @@ def onboard(house: House, wish: Wish) -> Result:
         "recovery_code": wish.hand_over is not None,
         "servers_checked": wish.check_servers,
         "server_check": checked,
+        "calendars": [each.url for each in wish.account.calendars],
+        "address_books": [each.url for each in wish.account.address_books],
         "seconds": {timing.step: round(timing.seconds, 3) for timing in timings},
     }
     return Result("onboard", wish.name, f"The mailbox {wish.name} is ready to open.", facts)
@@ -121,7 +127,7 @@ def undo_onboard(house: House, name: str, profile_id: uuid.UUID) -> None:
     house.volumes.remove(house.paths.volume(name))
     files.remove(house.paths.blank(name))
     house.profile_keyring(name).destroy()
-    for kind in (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE):
+    for kind in (VOLUME_KEY, MAIL_PASSWORD, DAV_PASSWORD, KEY_PASSPHRASE):
         house.vault.delete(profile_id, kind)
 
 
@@ -192,15 +198,12 @@ def _in_the_way(path: Path) -> MailboxError:
     )
 
 
-def _check_servers(house: House, wish: Wish) -> Any:
+def _check_servers(house: House, wish: Wish) -> tuple[Wish, Any]:
+    """What the servers said; the wish then names the collections that were found on them."""
     if not wish.check_servers:
-        return None
-    house.progress.step("Checking the servers and the login")
-    account = wish.account
-    authorities = "\n".join(account.ca) or None
-    return house.servers.check(
-        account.imap, account.smtp, account.login, wish.password, authorities
-    )
+        return wish, None
+    account, checked = check_account(house, wish.account, wish.password, wish.dav_password)
+    return replace(wish, account=account), checked
 
 
 def _draft(house: House, wish: Wish) -> Profile:
@@ -254,6 +257,8 @@ class _Onboarding:
         vault, identity = self._house.vault, self.profile.id
         vault.put(identity, VOLUME_KEY, self._volume_key.decode())
         vault.put(identity, MAIL_PASSWORD, self._wish.password)
+        if self._wish.dav_password:
+            vault.put(identity, DAV_PASSWORD, self._wish.dav_password)
         vault.put(identity, KEY_PASSPHRASE, self._passphrase)
 
     def _take_keys(self) -> dict[str, Any]:

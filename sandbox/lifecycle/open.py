@@ -20,6 +20,7 @@ from sandbox.lifecycle.machine import (
     keys_for,
     machine_spec,
     secrets_of,
+    secrets_sent,
     start_warden,
     with_console,
 )
@@ -35,7 +36,13 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.machine import Image, MachineState
 from sandbox.model.profile import Profile
-from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, SMIME_PASSPHRASE, VOLUME_KEY
+from sandbox.model.secrets import (
+    DAV_PASSWORD,
+    KEY_PASSPHRASE,
+    MAIL_PASSWORD,
+    SMIME_PASSPHRASE,
+    VOLUME_KEY,
+)
 from sandbox.state import files
 
 # Deadline in seconds; emulated machines need about twenty times what KVM needs.
@@ -239,8 +246,8 @@ class _Opening:
     def _gather(self) -> None:
         held = held_on_host(self._profile)
         smime = (SMIME_PASSPHRASE,) if self._profile.smime else ()
-        kinds = (VOLUME_KEY, MAIL_PASSWORD, *(() if held else (KEY_PASSPHRASE,)), *smime)
-        self._secrets = secrets_of(self._house, self._profile, *kinds)
+        sent = [each for each in secrets_sent(self._profile) if not held or each != KEY_PASSPHRASE]
+        self._secrets = secrets_of(self._house, self._profile, VOLUME_KEY, *sent, *smime)
         self._keys = keys_for(self._house, self._profile, self._secrets.get(KEY_PASSPHRASE))
         ring = self._house.profile_keyring(self._profile.name)
         if smime:
@@ -294,6 +301,7 @@ class _Opening:
             self._profile,
             blank=self._house.paths.blank(self._profile.name).exists(),
             password=self._secrets[MAIL_PASSWORD],
+            dav_password=self._secrets.get(DAV_PASSWORD, ""),
             keys=self._keys,
             public_keys=self._public,
             smime=self._smime,

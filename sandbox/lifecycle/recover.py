@@ -14,13 +14,20 @@ from sandbox.lifecycle import rings, smime
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.header import RENEW, has_backup, write_backup
 from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.machine import secrets_sent
 from sandbox.lifecycle.onboard import KeyChoice
 from sandbox.lifecycle.rekey import rekey, wrong_code
 from sandbox.lifecycle.settle import settle, settle_name
 from sandbox.lifecycle.soundness import refuse_open
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.profile import Profile
-from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, SMIME_PASSPHRASE, VOLUME_KEY
+from sandbox.model.secrets import (
+    DAV_PASSWORD,
+    KEY_PASSPHRASE,
+    MAIL_PASSWORD,
+    SMIME_PASSPHRASE,
+    VOLUME_KEY,
+)
 
 VERB = "recover"
 _STEPS = (
@@ -32,6 +39,15 @@ _STEPS = (
 )
 
 
+def _not_given() -> str:
+    raise MailboxError(
+        "The password of the calendars is lost with the keyring; nothing was changed.",
+        resolution="Give it with --dav-password-stdin or --dav-password-fd.",
+        code="password-missing",
+        exit_code=Exit.USAGE,
+    )
+
+
 @dataclass(frozen=True)
 class Means:
     """What a recovery has: the code, and whom to ask for what the keyring lost."""
@@ -40,6 +56,7 @@ class Means:
     password: Callable[[], str] = field(repr=False)
     key: KeyChoice = field(default_factory=KeyChoice)
     without_key: bool = False
+    dav_password: Callable[[], str] = field(default=_not_given, repr=False)
 
 
 @dataclass(frozen=True)
@@ -122,7 +139,7 @@ class _Recovery:
         house.volumes.check(self._path)
         if house.keyslots.find(self._path, self._code) is None:
             raise wrong_code(profile.name)
-        kinds = (VOLUME_KEY, MAIL_PASSWORD, KEY_PASSPHRASE)
+        kinds = (VOLUME_KEY, *secrets_sent(profile))
         kept = {kind: house.vault.get(profile.id, kind) for kind in kinds}
         key = kept[VOLUME_KEY]
         opens = key is not None and house.keyslots.find(self._path, key.encode()) is not None
@@ -139,10 +156,11 @@ class _Recovery:
 
     def gather(self, needs: Needs) -> None:
         """Ask for everything before anything is changed."""
-        vault = self._house.vault
+        vault, means = self._house.vault, self._means
+        asked = {MAIL_PASSWORD: means.password, DAV_PASSWORD: means.dav_password}
         for kind in needs.secrets:
-            asked = kind == MAIL_PASSWORD
-            self._new[kind] = self._means.password() if asked else vault.new_key().decode()
+            ask = asked.get(kind)
+            self._new[kind] = ask() if ask else vault.new_key().decode()
         if needs.certificate:
             self._house.progress.warn(
                 "The lost keyring locked the S/MIME certificate; it is dropped. Take it again with "

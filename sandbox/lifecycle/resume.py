@@ -13,6 +13,7 @@ from sandbox.lifecycle.machine import (
     hold_key,
     machine_spec,
     secrets_of,
+    secrets_sent,
     start_warden,
     with_console,
 )
@@ -20,7 +21,7 @@ from sandbox.lifecycle.soundness import sound_volume, warn_of_changes
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import Image
 from sandbox.model.profile import Profile
-from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, STATE_KEY, VOLUME_KEY
+from sandbox.model.secrets import STATE_KEY, VOLUME_KEY
 from sandbox.model.suspended import secrets_digest
 from sandbox.state import files
 
@@ -86,7 +87,7 @@ class Resuming:
         house, saved = self._house, self._house.paths.saved(self._name)
         self._keys = secrets_of(house, self._profile, VOLUME_KEY, STATE_KEY)
         note = kept.note_of(house, self._name)
-        given = secrets_of(house, self._profile, MAIL_PASSWORD, KEY_PASSPHRASE)
+        given = secrets_of(house, self._profile, *secrets_sent(self._profile))
         digest = secrets_digest(self._keys[STATE_KEY].encode(), given)
         if note is None or note.secrets != digest:
             raise _useless("a password or passphrase was changed")

@@ -10,12 +10,12 @@ from sandbox.lifecycle import kept
 from sandbox.lifecycle.close import ClosingSteps, close_locked
 from sandbox.lifecycle.engine import Plan, Step, run, seconds_of
 from sandbox.lifecycle.house import House, Result
-from sandbox.lifecycle.machine import is_usable, machine_spec, secrets_of
+from sandbox.lifecycle.machine import is_usable, machine_spec, secrets_of, secrets_sent
 from sandbox.lifecycle.observe import Observation, observe
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineState
 from sandbox.model.profile import Profile
-from sandbox.model.secrets import KEY_PASSPHRASE, MAIL_PASSWORD, STATE_KEY
+from sandbox.model.secrets import STATE_KEY
 from sandbox.model.suspended import Note, secrets_digest
 
 PREPARE_DEADLINE_S = 90.0
@@ -143,7 +143,7 @@ class _Suspending:
         house.storage.end(paths.volume_socket(self._name))
         image = house.images.newest(self._profile.settings.client)
         spec = machine_spec(house, self._profile, image, house.host.hardware())
-        secrets = secrets_of(house, self._profile, MAIL_PASSWORD, KEY_PASSPHRASE)
+        secrets = secrets_of(house, self._profile, *secrets_sent(self._profile))
         note = Note(
             profile_id=str(self._profile.id),
             time=time.time(),

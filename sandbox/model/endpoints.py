@@ -102,6 +102,18 @@ def parse_server(text: str, default_port: int) -> Endpoint:
     return Endpoint(host.encode("idna").decode("ascii").lower(), port, security)
 
 
+def parse_target(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, where the host really connects to.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or port_problem(int(port)):
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return host, int(port)
+
+
 def parse_connect(text: str) -> tuple[str, int, str, int]:
     """`HOST:PORT:HOST:PORT` as (named host, named port, target host, target port).
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.model import names
+from sandbox.model.account import Account, read_account, write_account
 from sandbox.model.contract import Contract, read_contract, write_contract
 from sandbox.model.custody import Custody, Where, parse_rule
-from sandbox.model.endpoints import Endpoint, Security, default_security, host_problem, port_problem
 from sandbox.model.errors import InvalidInputError
 from sandbox.model.machine import Shape
 from sandbox.model.openpgp import Keys, read_keys, write_keys
@@ -25,19 +25,6 @@ _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}\Z")
 
 # What `close` does to a machine.
 SHUTDOWN, SUSPEND = "shutdown", "suspend"
-
-
-@dataclass(frozen=True)
-class Account:
-    """The mail account: who writes, and with which login. The password rests in the keyring."""
-
-    address: str
-    display_name: str
-    login: str
-    imap: Endpoint
-    smtp: Endpoint
-    signature: str = ""
-    ca: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +121,7 @@ def read_profile(document: Mapping[str, Any], template: Settings) -> Profile:
         template=reader.get("template", str, "default"),
         colour=reader.parsed("colour", names.parse_colour, names.COLOURS["blue"]),
         created=reader.get("created", str, ""),
-        account=_read_account(reader.table("account")),
+        account=read_account(reader.table("account")),
         settings=_read_settings(reader, template),
         keys=read_keys(reader.table("openpgp")),
         contract=read_contract(reader.table("contract")),
@@ -149,7 +136,7 @@ def read_profile(document: Mapping[str, Any], template: Settings) -> Profile:
 
 def write_profile(profile: Profile) -> dict[str, Any]:
     """The profile as a document that `read_profile` understands."""
-    settings, account = profile.settings, profile.account
+    settings = profile.settings
     contract = write_contract(profile.contract)
     return {
         "version": 1,
@@ -159,15 +146,7 @@ def write_profile(profile: Profile) -> dict[str, Any]:
         "colour": profile.colour,
         "created": profile.created,
         "client": settings.client,
-        "account": {
-            "address": account.address,
-            "display_name": account.display_name,
-            "login": account.login,
-            "signature": account.signature,
-            "ca": list(account.ca),
-            "imap": _write_endpoint(account.imap),
-            "smtp": _write_endpoint(account.smtp),
-        },
+        "account": write_account(profile.account),
         "openpgp": write_keys(profile.keys),
         "machine": {
             "memory": _write_size(settings.machine.memory),
@@ -249,55 +228,6 @@ def _matching(reader: Reader, key: str, pattern: re.Pattern[str], default: str) 
     if not pattern.match(value):
         reader.problem(key, f"{value!r} is not usable here")
     return value
-
-
-def _read_account(reader: Reader) -> Account:
-    address = reader.checked("address", names.address_problem)
-    certificates = reader.get("ca", list, [])
-    if not all(isinstance(pem, str) and "BEGIN CERTIFICATE" in pem for pem in certificates):
-        reader.problem("ca", "is not a list of certificates in PEM form")
-    account = Account(
-        address=address,
-        display_name=reader.checked("display_name", names.text_problem, ""),
-        login=reader.checked("login", names.text_problem, address),
-        imap=_read_endpoint(reader.table("imap"), 993),
-        smtp=_read_endpoint(reader.table("smtp"), 465),
-        signature=reader.checked("signature", names.signature_problem, ""),
-        ca=tuple(str(pem) for pem in certificates),
-    )
-    reader.finish()
-    return account
-
-
-def _read_endpoint(reader: Reader, default_port: int) -> Endpoint:
-    host = reader.checked("host", host_problem)
-    port = reader.get("port", int, default_port)
-    problem = port_problem(port)
-    if problem:
-        reader.problem("port", problem)
-    security = reader.parsed("security", Security, default_security(port))
-    connect = reader.parsed("connect", _parse_target, None) if reader.has("connect") else None
-    reader.get("connect", str, "")
-    reader.finish()
-    return Endpoint(host, port, security, connect)
-
-
-def _parse_target(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or port_problem(int(port)):
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    return host, int(port)
-
-
-def _write_endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    written: dict[str, Any] = {
-        "host": endpoint.host,
-        "port": endpoint.port,
-        "security": str(endpoint.security),
-    }
-    if endpoint.connect:
-        written["connect"] = f"{endpoint.connect[0]}:{endpoint.connect[1]}"
-    return written
 
 
 def _write_size(size: int) -> str:

@@ -13,7 +13,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,13 +25,16 @@ from sandbox.host.images import ImageStore
 from sandbox.host.leftovers import Folders, Leftovers
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import KeyChoice, Wish
+from sandbox.model.account import Account
+from sandbox.model.dav import Collection as DavCollection
+from sandbox.model.dav import Named, Password
 from sandbox.model.endpoints import Endpoint
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.inventory import Copy
 from sandbox.model.keys import ExportedKeys, Key
 from sandbox.model.machine import Image, MachineSpec, MachineState, Shape, domain_name
 from sandbox.model.offers import Offer, Reading, ReadKey, Way
-from sandbox.model.profile import Account, Display, Machine, Policy, Settings
+from sandbox.model.profile import Display, Machine, Policy, Settings
 from sandbox.model.remains import Searched, Sought
 from sandbox.model.smime import CertificateFacts
 from sandbox.model.warm import WarmFailure, WarmNote
@@ -42,6 +45,7 @@ from tests.unit.fake_luks import PAYLOAD, add_slot, kill_slot, luks_bytes
 SHIPPED = Path(__file__).parents[2] / "profiles"
 NAME = "clientA"
 PASSWORD = "s3cret-mail-password"
+DAV_WORD = "another-s3cret-for-calendars"
 OWN = "A" * 40
 BERT = "B" * 40
 EXIT_KILLED = 137
@@ -685,6 +689,21 @@ class FakeServers:
             if password != PASSWORD:
                 raise MailboxError("Wrong password.", code="login-refused", exit_code=Exit.SERVER)
         return {"imap": str(imap), "smtp": str(smtp)}
+
+    def collections(
+        self, wanted: Sequence[Named], ca_pem: str | None
+    ) -> list[tuple[DavCollection, ...]]:
+        """A place stands for one collection; what has a path is one itself."""
+        with self._world.change("servers.collections"):
+            right = {Password.MAIL: PASSWORD, Password.OWN: DAV_WORD}
+            if any(each.password != right[each.collection.password] for each in wanted):
+                raise MailboxError("Wrong password.", code="login-refused", exit_code=Exit.SERVER)
+        return [
+            (replace(each.collection, url=f"{each.collection.url}found/"),)
+            if each.collection.is_place
+            else (each.collection,)
+            for each in wanted
+        ]
 
 
 class FakeHost:

@@ -26,12 +26,13 @@ from sandbox.cli import (
     output,
     recovery_commands,
 )
+from sandbox.cli.answers import Answers
 from sandbox.cli.app import cli
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import check_first, onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.model.errors import Exit, MailboxError
-from tests.unit.fakes import NAME, PASSWORD, World, make_house, make_wish
+from tests.unit.fakes import DAV_WORD, NAME, PASSWORD, World, make_house, make_wish
 
 Run = Callable[..., Result]
 GROUPS = ("image", "keys")
@@ -141,6 +142,52 @@ class TestOnboard:
         assert PASSWORD not in done.output
         assert PASSWORD in world.state["vault"].values()
         assert house.records.load(NAME).account.login == "anna@kunde.test"
+
+    DAV = ("--caldav", "https://dav.kunde.test/anna/work/", "--carddav", "dav.kunde.test")
+
+    def test_calendars_are_found_and_written_down(
+        self, run: Run, world: World, house: House
+    ) -> None:
+        asked = (*(each for each in GOOD if each != "--offline"), *self.DAV)
+        login = ("--dav-login", "anna", "--dav-password-stdin")
+        words = f"{PASSWORD}\n{DAV_WORD}\n"
+        done = run("onboard", NAME, *asked, *login, "--json", input=words)
+        assert done.exit_code == Exit.OK, done.output
+        account = house.records.load(NAME).account
+        assert [each.url for each in account.calendars] == ["https://dav.kunde.test/anna/work/"]
+        assert [each.url for each in account.address_books] == ["https://dav.kunde.test/found/"]
+        assert {each.login for each in account.collections} == {"anna"}
+        assert account.has_dav_password and DAV_WORD in world.state["vault"].values()
+        assert DAV_WORD not in done.output
+        facts = document(done)["facts"]
+        assert facts["address_books"] == ["https://dav.kunde.test/found/"]
+
+    def test_without_another_password_the_mails_is_theirs(self, run: Run, house: House) -> None:
+        asked = (*(each for each in GOOD if each != "--offline"), *self.DAV)
+        assert run("onboard", NAME, *asked, input=f"{PASSWORD}\n").exit_code == Exit.OK
+        assert not house.records.load(NAME).account.has_dav_password
+
+    @pytest.mark.parametrize(
+        ("said", "problem"),
+        [
+            (("--caldav", "dav.kunde.test"), "--caldav: with --offline give the whole URL"),
+            (("--carddav", "http://dav.kunde.test/a/"), "does not begin with https://"),
+            (("--caldav", "https://a.test/b/", "--caldav", "https://a.test/b/"), "there twice"),
+            (("--dav-password-stdin",), "there is nothing that it opens"),
+        ],
+    )
+    def test_what_is_wrong_with_a_calendar_is_said(
+        self, run: Run, said: tuple[str, ...], problem: str
+    ) -> None:
+        error = error_of(run("onboard", NAME, *GOOD, *said, "--json", input=f"{PASSWORD}\nx\n"))
+        assert error["code"] == "invalid-input" and problem in error["details"]
+
+    def test_a_detour_may_lead_to_a_calendar(self, run: Run, house: House) -> None:
+        detour = ("--connect-to", "dav.kunde.test:443:127.0.0.1:5232")
+        said = (*GOOD, "--caldav", "https://dav.kunde.test/a/", *detour)
+        assert run("onboard", NAME, *said, input=f"{PASSWORD}\n").exit_code == Exit.OK
+        (calendar,) = house.records.load(NAME).account.calendars
+        assert calendar.endpoint.target == ("127.0.0.1", 5232)
 
     def test_from_a_file_with_flags_before_it(self, run: Run, house: House, tmp_path: Path) -> None:
         file = tmp_path / "a.toml"
@@ -598,6 +645,30 @@ class TestEdit:
         assert onboarded.records.load(NAME).account.display_name == "Änne"
         assert self.drafts(onboarded) == []
 
+    CALENDAR = (
+        r"""sed -i 's#^calendars = .*#calendars = [{url = "https://dav.kunde.test/a/", """
+        r"""password = "own"}]#' "$1" """
+    )
+
+    def test_a_calendar_with_a_password_of_its_own(
+        self, edit: Run, run: Run, onboarded: House, world: World
+    ) -> None:
+        done = edit(self.CALENDAR)
+        assert done.exit_code == Exit.OK, done.output
+        assert "--dav-password-stdin" in done.stderr
+        given = run("edit", NAME, "--dav-password-stdin", "--json", input=f"{DAV_WORD}\n")
+        assert given.exit_code == Exit.OK and DAV_WORD not in given.output
+        assert DAV_WORD in world.state["vault"].values()
+        assert edit("""sed -i 's/"own"/"mail"/' "$1" """).exit_code == Exit.OK
+        assert DAV_WORD not in world.state["vault"].values()
+
+    def test_a_password_that_opens_nothing_is_not_stored(
+        self, run: Run, onboarded: House, world: World
+    ) -> None:
+        done = run("edit", NAME, "--dav-password-stdin", "--json", input=f"{DAV_WORD}\n")
+        assert error_of(done)["code"] == "invalid-input"
+        assert DAV_WORD not in world.state["vault"].values()
+
     def test_nothing_changed_is_said(self, edit: Run, onboarded: House) -> None:
         assert document(edit("true"))["facts"] == {"changed": False}
         assert self.drafts(onboarded) == []
@@ -625,10 +696,10 @@ class TestEdit:
 class TestQuestions:
     """What a person is asked; the terminal itself is click's business."""
 
-    def answers(self, monkeypatch: pytest.MonkeyPatch, *said: str) -> onboarding.Answers:
+    def answers(self, monkeypatch: pytest.MonkeyPatch, *said: str) -> Answers:
         left = iter(said)
         monkeypatch.setattr("click.termui.visible_prompt_func", lambda _prompt: next(left))
-        made = onboarding.ask_missing(onboarding.Answers(), None)
+        made = onboarding.ask_missing(Answers(), None)
         assert next(left, None) is None
         return made
 
@@ -636,7 +707,7 @@ class TestQuestions:
         made = self.answers(
             monkeypatch, "a@kunde.test", "Anna", "i.kunde.test", "s.kunde.test", "new"
         )
-        assert made == onboarding.Answers(
+        assert made == Answers(
             address="a@kunde.test",
             display_name="Anna",
             imap="i.kunde.test",

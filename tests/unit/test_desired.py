@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.lifecycle.desired import desired_state, forwards, hostname, listen_addresses
+from sandbox.model.dav import Collection, Password
 from sandbox.model.endpoints import Endpoint, Security
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.profile import Display, Policy, Profile
@@ -26,6 +27,7 @@ def state(
         profile,
         blank=blank,
         password="pw",
+        dav_password="own-pw",
         keys=keys,
         public_keys={BERT: "public of bert"},
         time_zone="Europe/Berlin",
@@ -67,6 +69,8 @@ def test_it_says_all_that_the_contract_names() -> None:
                 "password": "pw",
             },
         },
+        "calendars": [],
+        "address_books": [],
         "ca": [],
         "openpgp": {
             "custody": "guest",
@@ -149,6 +153,36 @@ def test_a_detour_changes_only_where_the_host_connects() -> None:
     }
     assert second["connect_host"] == "smtp.kunde.test"
     assert state(with_account(imap=imap))["hosts"]["imap.kunde.test"] == "127.0.9.1"
+
+
+WORK = Collection("https://dav.kunde.test:8443/anna/work/", connect=("127.0.0.1", 5232))
+BOOK = Collection("https://imap.kunde.test/books/1/", "Customers", "anna", Password.OWN)
+
+
+def test_calendars_and_address_books_come_with_their_logins() -> None:
+    said = state(with_account(calendars=(WORK,), address_books=(BOOK,)))
+    assert said["calendars"] == [
+        {"url": WORK.url, "name": "clientA", "login": "anna@kunde.test", "password": "pw"}
+    ]
+    assert said["address_books"] == [
+        {"url": BOOK.url, "name": "Customers", "login": "anna", "password": "own-pw"}
+    ]
+
+
+def test_their_servers_are_reached_and_no_others() -> None:
+    profile = with_account(calendars=(WORK, replace(WORK, url=f"{WORK.url}2/")))
+    profile = replace(profile, account=replace(profile.account, address_books=(BOOK,)))
+    assert state(profile)["hosts"] == {
+        "imap.kunde.test": "127.0.9.1",
+        "smtp.kunde.test": "127.0.9.2",
+        "dav.kunde.test": "127.0.9.3",
+    }
+    assert [(each["listen"], each["port"], each["connect_host"]) for each in forwards(profile)] == [
+        ("127.0.9.1", 993, "imap.kunde.test"),
+        ("127.0.9.2", 465, "smtp.kunde.test"),
+        ("127.0.9.3", 8443, "127.0.0.1"),
+        ("127.0.9.1", 443, "imap.kunde.test"),
+    ]
 
 
 def test_a_warden_is_told_no_secret() -> None:

@@ -12,12 +12,13 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.model.account import Account
+from sandbox.model.dav import Collection, Password, parse_place, parse_url
 from sandbox.model.endpoints import Endpoint, Security
 from sandbox.model.errors import Exit, InvalidInputError
 from sandbox.model.names import COLOURS
 from sandbox.model.openpgp import Correspondent, Keys
 from sandbox.model.profile import (
-    Account,
     Display,
     Machine,
     Policy,
@@ -29,6 +30,7 @@ from sandbox.model.profile import (
 )
 from tests.unit.fakes import ACCOUNT, BERT, OWN, SETTINGS
 
+GOOD = "https://dav.kunde.test/anna/"
 PLAIN = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=30)
 LINES = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=60
@@ -40,6 +42,20 @@ ENDPOINTS = st.builds(
     st.sampled_from(Security),
     st.none() | st.tuples(st.sampled_from(["127.0.0.1", "::1", "x.test"]), st.integers(1, 65535)),
 )
+COLLECTIONS = st.lists(
+    st.builds(
+        Collection,
+        st.from_regex(
+            r"https://dav(-[a-z])?\.kunde\.test(:8443)?/[a-z0-9~%]{1,9}/", fullmatch=True
+        ),
+        PLAIN,
+        PLAIN,
+        st.sampled_from(Password),
+        st.none() | st.tuples(st.sampled_from(["127.0.0.1", "::1"]), st.integers(1, 65535)),
+    ),
+    max_size=3,
+    unique_by=lambda each: each.url,
+).map(tuple)
 FINGERPRINTS = st.from_regex(r"[0-9A-F]{40}|[0-9A-F]{64}", fullmatch=True)
 DAYS = st.just("") | st.dates().map(date.isoformat)
 SIZES = st.integers(1, 999_999).flatmap(
@@ -63,6 +79,8 @@ PROFILES = st.builds(
         ca=st.lists(
             st.just("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"), max_size=2
         ).map(tuple),
+        calendars=COLLECTIONS,
+        address_books=COLLECTIONS,
     ),
     settings=st.builds(
         Settings,
@@ -189,6 +207,51 @@ def test_each_malformed_entry_is_said_with_its_place(place: str, value: Any) -> 
 def test_a_malformed_correspondent_is_said_by_its_number(value: Any) -> None:
     document = changed("openpgp.correspondents", [{"fingerprint": OWN}, value])
     assert all("openpgp.correspondents[1]" in problem for problem in problems_of(document))
+
+
+@pytest.mark.parametrize("key", ["calendars", "address_books"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        3,
+        {"url": "http://dav.kunde.test/anna/"},
+        {"url": "https://dav.kunde.test/"},
+        {"url": "https://anna:pw@dav.kunde.test/anna/"},
+        {"url": "https://127.0.0.1/anna/"},
+        {"url": "https://dav.kunde.test/anna/?export"},
+        {"url": "https://dav.kunde.test:0/anna/"},
+        {"url": "https://dav.kunde.test/an na/"},
+        {"url": GOOD, "password": "geheim"},
+        {"url": GOOD, "name": "a\nb"},
+        {"url": GOOD, "connect": "nowhere"},
+        {"url": GOOD, "color": "red"},
+    ],
+)
+def test_a_malformed_collection_is_said_by_its_number(key: str, value: Any) -> None:
+    document = changed(f"account.{key}", [{"url": "https://dav.kunde.test/other/"}, value])
+    assert all(f"account.{key}[1]" in problem for problem in problems_of(document))
+
+
+def test_a_collection_is_named_once() -> None:
+    (problem,) = problems_of(changed("account.calendars", [{"url": GOOD}, {"url": GOOD}]))
+    assert problem == f"account.calendars: {GOOD} is there twice"
+    many = [{"url": f"{GOOD}{number}/"} for number in range(17)]
+    assert "more than 16" in problems_of(changed("account.address_books", many))[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "url"),
+    [
+        ("dav.kunde.test", "https://dav.kunde.test/"),
+        ("dav.kunde.test:8443", "https://dav.kunde.test:8443/"),
+        ("HTTPS://DAV.kunde.test:443/a%20b/ü", "https://dav.kunde.test/a%20b/%C3%BC"),
+        ("https://dav.könig.test/c/", "https://dav.xn--knig-5qa.test/c/"),
+    ],
+)
+def test_a_place_has_one_form(said: str, url: str) -> None:
+    assert parse_place(said) == url
+    assert parse_url(url) == url
 
 
 def test_addresses_of_a_correspondent_are_texts() -> None:

@@ -11,6 +11,7 @@ HOST = re.compile(
 ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}")
 LAYOUT = re.compile(r"[a-z]{2,5}(\([a-z0-9_-]+\))?(,[a-z]{2,5}(\([a-z0-9_-]+\))?){0,3}")
 LANGUAGE = re.compile(r"[a-z]{2}(-[A-Z]{2})?")
+URL = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?/[!-~]*")
 SECURITY = ("tls", "starttls")
 
 
@@ -27,6 +28,7 @@ def check(desired: object) -> dict:
             f"version {desired.get('version')!r} of the desired state is not known here"
         )
     problems = [*_profile(desired), *_hosts(desired), *_settings(desired), *_account(desired)]
+    problems += [*_collections(desired, "calendars"), *_collections(desired, "address_books")]
     if problems:
         raise BadStateError("; ".join(problems))
     return desired
@@ -82,6 +84,27 @@ def _account(desired: dict) -> list[str]:
         port = server.get("port")
         if not isinstance(port, int) or not 0 < port < 65536:
             problems.append(f"account.{name}.port is no port")
+    return problems
+
+
+def _collections(desired: dict, name: str) -> list[str]:
+    """Calendars and address books; a state without them has none."""
+    entries = desired.setdefault(name, [])
+    if not isinstance(entries, list):
+        return [f"{name} is not a list"]
+    problems = []
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            problems.append(f"{name}[{number}] is not an object")
+            continue
+        problems += [
+            f"{name}[{number}].{key} is not text"
+            for key in ("name", "login", "password")
+            if not isinstance(entry.get(key), str)
+        ]
+        url = entry.get("url")
+        if not isinstance(url, str) or not URL.fullmatch(url):
+            problems.append(f"{name}[{number}].url is no https URL")
     return problems
 
 
