@@ -47,7 +47,7 @@ _WHICH = click.argument("image_id", metavar="[IMAGE]", required=False, shell_com
 
 
 @_on_images(
-    click.argument("client", metavar="[CLIENT]", default="thunderbird"),
+    click.argument("client", metavar="[CLIENT]", default=""),
     click.option("--rebuild", is_flag=True, help="Build anew, to take in updated packages."),
     click.option(
         "--no-warm", is_flag=True, help="Save no warm state: machines boot at every open."
@@ -59,6 +59,7 @@ def build(printer: Printer, client: str, rebuild: bool, no_warm: bool, dry_run: 
     from sandbox.lifecycle import images
 
     house = compose(printer)
+    client = client or _usual_client(house)
     if dry_run:
         known = None if rebuild else house.images.built(client)
         show_plan(printer, images.plan_build(client, known))
@@ -73,6 +74,11 @@ def build(printer: Printer, client: str, rebuild: bool, no_warm: bool, dry_run: 
     printer.result(Result("image build", made.client, summary, facts))
 
 
+def _usual_client(house: House) -> str:
+    """The client of mailboxes that name no template."""
+    return house.records.template("default").client
+
+
 def _try_warm(house: House, made: Image) -> MailboxError | None:
     from sandbox.lifecycle.warming import catch_up
 
@@ -85,7 +91,7 @@ def _try_warm(house: House, made: Image) -> MailboxError | None:
 
 
 @_on_images(
-    click.argument("client", metavar="[CLIENT]", default="thunderbird"),
+    click.argument("client", metavar="[CLIENT]", default=""),
     click.option("--for", "name", metavar="NAME", help="Only for machines like this mailbox's."),
     click.option("--anew", is_flag=True, help="Make anew even those that are there and fit."),
     DRY_RUN,
@@ -100,6 +106,7 @@ def warm(printer: Printer, client: str, name: str | None, anew: bool, dry_run: b
     from sandbox.lifecycle.warming import catch_up, wanted
 
     house = compose(printer)
+    client = client or _usual_client(house)
     settings = house.records.load(name).settings if name else None
     only = settings.machine.shape if settings else None
     made = house.images.newest(settings.client if settings else client)
