@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from demo.correspondent import Person
+from demo.davserver import ADDRESS_BOOK, CALENDAR, HOST, LOGIN, DavServer
 from demo.mailserver import CUSTOMER, MailServer
 
 Json = dict[str, Any]
@@ -21,6 +22,7 @@ def desired_state(
     smtp: str = "smtp.kunde.test",
     security: str = "tls",
     marionette: bool = True,
+    dav: DavServer | None = None,
 ) -> Json:
     """Version 1 of the desired state, for a Thunderbird that reaches the server's own ports."""
     tls = security == "tls"
@@ -49,6 +51,8 @@ def desired_state(
             },
         },
         "ca": [server.authority],
+        "calendars": [_collection(dav, CALENDAR, "Termine")] if dav else [],
+        "address_books": [_collection(dav, ADDRESS_BOOK, "Kontakte")] if dav else [],
         "openpgp": {
             "key": {
                 "fingerprint": customer.fingerprint,
@@ -68,3 +72,8 @@ def desired_state(
         "policy": {"remote_content": False},
         "marionette": marionette,
     }
+
+
+def _collection(dav: DavServer, path: str, name: str) -> Json:
+    url = f"https://{HOST}:{dav.port}{path}"
+    return {"url": url, "name": name, "login": LOGIN, "password": dav.password}

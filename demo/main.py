@@ -21,6 +21,7 @@ from pathlib import Path
 
 from demo import leftovers
 from demo.correspondent import Person, Reading
+from demo.davserver import CALENDAR, HOST, LOGIN, DavServer, DavServerError
 from demo.letters import ordinary
 from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer, MailServerError
 from demo.proof import Composed, Facts, Proof, ProofError, Shown, elsewhere
@@ -34,6 +35,7 @@ processor = "Büro für Beratung, Łódź"
 reference = "AV-Vertrag 2026/4"
 """
 IMAP, SMTP = "imap.kunde.test", "smtp.kunde.test"
+EVENT, CONTACT = "Übergabe beim Kunden", "Bert Partner <bert@partner.test>"
 TEMPLATES = {"thunderbird": "default", "evolution": "evolution"}
 
 
@@ -83,8 +85,9 @@ def onboard_arguments(
     *,
     paper: Path | None = None,
     client: str = "thunderbird",
+    dav: DavServer | None = None,
 ) -> list[str]:
-    """The flags of `mailbox onboard` for the demonstration's customer.
+    """The flags of `mailbox onboard` for the demonstration's customer; see `passwords`.
 
     The recovery code is written down on `paper`, a new file; without one, none is made.
     """
@@ -99,7 +102,28 @@ def onboard_arguments(
         *("--colour", "green", "--size", "2G", "--signature", "Anna Kundin, Kunde GmbH"),
         *("--template", TEMPLATES[client], "--password-stdin", "--marionette"),
         *(("--recovery-code-to", str(paper)) if paper else ("--no-recovery-code",)),
+        *(collection_arguments(dav) if dav else ()),
     ]
+
+
+def collection_arguments(dav: DavServer) -> list[str]:
+    """The flags for the customer's calendar and address book: their server knows where they are."""
+    return [
+        *("--caldav", HOST, "--carddav", HOST, "--dav-login", LOGIN, "--dav-password-stdin"),
+        *("--connect-to", f"{HOST}:443:127.0.0.1:{dav.port}"),
+    ]
+
+
+def passwords(server: MailServer, dav: DavServer | None = None) -> bytes:
+    """What `mailbox onboard` reads from its standard input."""
+    words = [server.password(CUSTOMER), *([dav.password] if dav else [])]
+    return "".join(f"{word}\n" for word in words).encode()
+
+
+def fill(dav: DavServer) -> None:
+    """What the customer's other devices have put on the server."""
+    dav.add_event("uebergabe", EVENT)
+    dav.add_contact("bert", *CONTACT.rstrip(">").split(" <"))
 
 
 def prove(session: Session, name: str = NAME, *, client: str = "thunderbird") -> Proof:
@@ -132,10 +156,12 @@ class Demo:
         server: MailServer,
         customer: Person,
         partner: Person,
+        dav: DavServer,
         *,
         client: str = "thunderbird",
     ) -> None:
         self.session = session
+        self.dav = dav
         self.client = client
         self.server = server
         self.customer = customer
@@ -172,10 +198,16 @@ class Demo:
         with self.report.step("Onboard the customer") as proven:
             paper = self.server.folder / "recovery-code"
             people = (self.customer, self.partner)
-            arguments = onboard_arguments(self.server, *people, paper=paper, client=self.client)
-            password = self.server.password(CUSTOMER).encode() + b"\n"
-            self.session.mailbox("onboard", NAME, "--reuse-name", *arguments, input=password)
-            proven.append("login and certificate checked, keys taken, volume made")
+            arguments = onboard_arguments(
+                self.server, *people, paper=paper, client=self.client, dav=self.dav
+            )
+            words = passwords(self.server, self.dav)
+            self.session.mailbox("onboard", NAME, "--reuse-name", *arguments, input=words)
+            proven.append("logins and certificates checked, keys taken, volume made")
+            shown = json.loads(self.session.mailbox("show", NAME, "--json").stdout)["account"]
+            urls = [each["url"] for each in (*shown["calendars"], *shown["address_books"])]
+            found = urls == [self.dav.calendar, self.dav.address_book]
+            proven.append(require(found, "calendar and address book found on their server"))
             groups = paper.read_text().strip().split("-")
             proven.append(require(len(groups) == 7, "the recovery code is on paper"))
 
@@ -228,6 +260,18 @@ class Demo:
             proven.append(require(answer in reading.text, "it says what was written"))
             good = reading.signature == "good" and reading.signer == self.customer.fingerprint
             proven.append(require(good, "its signature is the customer's"))
+
+    def plan(self) -> None:
+        """Calendar and address book: what the server has, and what is made in the client."""
+        made = f"Rückruf {secrets.token_hex(4)}"
+        with self.report.step("Use calendar and address book") as proven:
+            proof = prove(self.session, client=self.client)
+            proof.collections(entries=(EVENT, CONTACT))
+            proven.append("an event and a contact of the server are there")
+            proof.collections(add_event={"calendar": "Termine", "summary": made}, entries=(made,))
+            self.dav.wait_for(CALENDAR, made)
+            proven.append("an event made in the client is on the server")
+            proven.append(require(not proof.dialogs(), "nothing was asked"))
 
     def close(self) -> None:
         with self.report.step("Close") as proven:
@@ -317,11 +361,13 @@ def run(root: Path, *, keep: bool, client: str = "thunderbird") -> Report:
         own_home = Path(session.env["GNUPGHOME"])
         customer = stack.enter_context(Person("Anna Kundin", CUSTOMER, home=own_home))
         partner = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
-        for folder in (session.runtime, server.folder, partner.home):
+        dav = stack.enter_context(DavServer(server.credentials))
+        fill(dav)
+        for folder in (session.runtime, server.folder, partner.home, dav.folder):
             leftovers.note(root, folder)
         partner.learn(customer.public_key(), certify=True)
         customer.learn(partner.public_key())
-        demo = Demo(session, server, customer, partner, client=client)
+        demo = Demo(session, server, customer, partner, dav, client=client)
         stack.callback(lambda: session.mailbox("close", "--all", check=False))
         demo.build_image()
         demo.clean_up_earlier()
@@ -330,6 +376,7 @@ def run(root: Path, *, keep: bool, client: str = "thunderbird") -> Report:
         demo.open("Open the mailbox")
         demo.read()
         demo.answer()
+        demo.plan()
         demo.close()
         demo.open("Open it again")
         demo.look_again()
@@ -352,7 +399,7 @@ def main() -> int:
         if client not in TEMPLATES:
             raise DemoError(f"CLIENT is {client!r}, not one of {', '.join(TEMPLATES)}")
         run(root_folder(), keep=os.environ.get("KEEP") == "1", client=client)
-    except (DemoError, MailServerError, ProofError, SessionError) as error:
+    except (DemoError, MailServerError, DavServerError, ProofError, SessionError) as error:
         print(f"The demonstration failed: {error}", file=sys.stderr)
         return 1
     return 0

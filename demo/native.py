@@ -129,7 +129,8 @@ def stage(folder: Path) -> Path:
         if entry.name != "syspref":
             (defaults / entry.name).symlink_to(entry.resolve())
     shutil.copytree(IMAGE_ROOT / "etc/thunderbird/pref", defaults / "syspref")
-    shutil.copy(IMAGE_ROOT / "usr/lib/thunderbird/mailbox.cfg", folder)
+    for entry in (IMAGE_ROOT / "usr/lib/thunderbird").iterdir():
+        shutil.copy(entry, folder)
     shutil.copytree(IMAGE_ROOT / "etc/thunderbird/policies", folder / "distribution")
     return program
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from demo import inside, inside_evolution
+from demo import inside, inside_eds, inside_evolution
 
 JAVASCRIPT = Path(__file__).with_name("js")
 # What is piped into a guest with that client.
 PROGRAMS = {"thunderbird": Path(inside.__file__), "evolution": Path(inside_evolution.__file__)}
+# Tasks that another program does there.
+OTHERS = {("evolution", "dav"): Path(inside_eds.__file__)}
 FILES = {"reply": "compose", "write": "compose"}  # the others are named like their task
 
 Json = dict[str, Any]
@@ -79,6 +81,14 @@ class Composed:
     failure: str | None = None
 
 
+@dataclass(frozen=True)
+class Collections:
+    """Calendars and address books, each with name, URL and what is in it."""
+
+    calendars: list[Json]
+    address_books: list[Json]
+
+
 class Proof:
     """Questions to one running mail client, asked by `ask`: a task in, a result out."""
 
@@ -119,6 +129,15 @@ class Proof:
         """Write a new message; `send` as in `reply`."""
         task = {"do": "write", "to": to, "subject": subject, "text": text, "send": send}
         return _typed(Composed, self._do(task))
+
+    def collections(self, *, entries: tuple[str, ...] = (), **added: Json) -> Collections:
+        """Calendars and address books, once these entries are there.
+
+        `add_event` (`calendar`, `summary`) and `add_contact` (`address_book`, `name`, `address`)
+        put one in first, as a person would.
+        """
+        task = {"do": "dav", "entries": list(entries), **added}
+        return _typed(Collections, self._do(task))
 
     def dialogs(self) -> list[Json]:
         """Everything that lies over a window and waits for a person."""
@@ -165,7 +184,8 @@ def _answer(output: list[str]) -> Json:
 
 def script(task: Json, client: str = "thunderbird") -> bytes:
     """A program for `python3 -` that does one task and prints its result."""
-    source = PROGRAMS[client].read_text(encoding="utf-8")
+    program = OTHERS.get((client, task["do"]), PROGRAMS[client])
+    source = program.read_text(encoding="utf-8")
     body = source.partition('\nif __name__ == "__main__":')[0]
     return f"{body}\nsys.exit(main([{json.dumps(task)!r}]))\n".encode()
 

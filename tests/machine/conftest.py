@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from demo.correspondent import Person
+from demo.davserver import DavServer
 from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
-from demo.main import image_folder, message_id, onboard_arguments, prove
+from demo.main import fill, image_folder, message_id, onboard_arguments, passwords, prove
 from demo.proof import Proof
 from demo.session import Ran, Session
 from sandbox.model.names import parse_memory
@@ -34,6 +35,7 @@ class World:
     canary: str
     letter: str
     paper: Path
+    dav: DavServer
 
     def mailbox(self, *arguments: str, **options: object) -> Ran:
         """Run the command as a user would."""
@@ -81,6 +83,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as stack:
         session = stack.enter_context(Session(root, images=image_folder()))
         server = stack.enter_context(MailServer())
+        dav = stack.enter_context(DavServer(server.credentials))
+        fill(dav)
         home = Path(session.env["GNUPGHOME"])
         customer = stack.enter_context(Person("Anna Kundin", CUSTOMER, home=home))
         partner = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
@@ -89,7 +93,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         canary = f"canary-{secrets.token_hex(8)}"
         letter = partner.letter(customer, SUBJECT, f"Der Entwurf: {canary}\n")
         paper = server.folder / "recovery-code"
-        world = World(session, server, customer, partner, canary, message_id(letter), paper)
+        world = World(session, server, customer, partner, canary, message_id(letter), paper, dav)
         stack.callback(lambda: session.mailbox("close", "--all", check=False))
         # No other machine beside those that are looked at, unless a test wants one.
         settings = session.home / "config" / "config.toml"
@@ -97,9 +101,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         settings.write_text("[images]\nwarm_in_background = false\n")
         session.mailbox("image", "build")
         server.deliver(letter, CUSTOMER)
-        arguments = onboard_arguments(server, customer, partner, paper=paper)
-        password = server.password(CUSTOMER).encode() + b"\n"
-        session.mailbox("onboard", NAME, *arguments, input=password)
+        arguments = onboard_arguments(server, customer, partner, paper=paper, dav=dav)
+        session.mailbox("onboard", NAME, *arguments, input=passwords(server, dav))
         # Once, here: where no machine starts, every test says so at once.
         world.open()
         yield world

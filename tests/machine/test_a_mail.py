@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from demo.davserver import CALENDAR
 from demo.mailserver import CORRESPONDENT
+from demo.main import CONTACT, EVENT
 from tests.machine.conftest import NAME, SUBJECT, World
 
 
@@ -35,6 +37,17 @@ def test_a_reply_is_signed_and_encrypted_by_itself(opened: World) -> None:
     assert reading.decrypted
     assert "Einverstanden" in reading.text
     assert (reading.signature, reading.signer) == ("good", opened.customer.fingerprint)
+
+
+def test_calendar_and_address_book_are_there(opened: World) -> None:
+    found = opened.proof.collections(
+        entries=(EVENT, CONTACT, "Aus-dem-Thunderbird"),
+        add_event={"calendar": "Termine", "summary": "Aus-dem-Thunderbird"},
+    )
+    assert [each["name"] for each in found.calendars] == ["Termine"]
+    assert [each["name"] for each in found.address_books] == ["Kontakte"]
+    opened.dav.wait_for(CALENDAR, "SUMMARY:Aus-dem-Thunderbird")
+    assert not opened.proof.dialogs()
 
 
 def test_open_again_means_show_again(opened: World) -> None:

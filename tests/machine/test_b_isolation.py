@@ -122,11 +122,10 @@ def _secrets(world: World) -> list[bytes]:
     identity = json.loads(world.mailbox("show", NAME, "--json").stdout)["id"]
     program = (
         "import keyring, sys; [print(keyring.get_password('mailbox', sys.stdin.readline().strip()))"
-        " for _ in range(3)]"
+        " for _ in range(4)]"
     )
-    items = "".join(
-        f"{identity}/{kind}\n" for kind in ("volume-key", "mail-password", "openpgp-passphrase")
-    )
+    kinds = ("volume-key", "mail-password", "openpgp-passphrase", "dav-password")
+    items = "".join(f"{identity}/{kind}\n" for kind in kinds)
     interpreter = str(Path(os.environ.get("VIRTUAL_ENV", "/nonexistent")) / "bin" / "python")
     if not Path(interpreter).exists():
         import sys

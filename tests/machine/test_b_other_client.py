@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from demo.davserver import ADDRESS_BOOK, CALENDAR
 from demo.mailserver import CORRESPONDENT
-from demo.main import prove
+from demo.main import CONTACT, EVENT, prove
 from tests.machine.conftest import NAME, World
 
 
@@ -49,6 +50,22 @@ def test_the_other_client_reads_and_answers_encrypted_mail(evolution: World) -> 
     assert reading.decrypted
     assert "Aus-Evolution" in reading.text
     assert (reading.signature, reading.signer) == ("good", evolution.customer.fingerprint)
+
+
+def test_calendar_and_address_book_come_along(evolution: World) -> None:
+    proof = prove(evolution.session, NAME, client="evolution")
+    proof.collections(
+        entries=(EVENT, CONTACT, "Aus-dem-Evolution", "Carla <carla@partner.test>"),
+        add_event={"calendar": "Termine", "summary": "Aus-dem-Evolution"},
+        add_contact={
+            "address_book": "Kontakte",
+            "name": "Carla",
+            "address": "carla@partner.test",
+        },
+    )
+    evolution.dav.wait_for(CALENDAR, "SUMMARY:Aus-dem-Evolution")
+    evolution.dav.wait_for(ADDRESS_BOOK, "carla@partner.test")
+    assert not proof.dialogs()
 
 
 def test_its_windows_are_the_mailboxs_own(evolution: World) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from demo.correspondent import Person
 from demo.mailserver import CUSTOMER
-from demo.main import image_folder, prove, root_folder
+from demo.main import image_folder, passwords, prove, root_folder
 from demo.session import Session, find_bytes
 from tests.machine import plain_linux
 from tests.machine.conftest import NAME, World
@@ -90,7 +90,9 @@ def test_another_computer_opens_the_volume_with_the_recovery_code(
 ) -> None:
     """Another home, keyring and GnuPG; from here come the volume, the profile and the code."""
     world.mailbox("close", NAME)
-    both = f"{world.paper.read_text().strip()}\n{world.server.password(CUSTOMER)}\n".encode()
+    code = world.paper.read_text().strip()
+    words = f"{code}\n".encode() + passwords(world.server, world.dav)
+    given = ("--code-stdin", "--password-stdin", "--dav-password-stdin")
     profile = world.session.home / "config" / "profiles" / f"{NAME}.toml"
     with ExitStack() as stack:
         other = stack.enter_context(
@@ -101,7 +103,7 @@ def test_another_computer_opens_the_volume_with_the_recovery_code(
         anna.learn(world.partner.public_key())
         anna.gpg.import_keys(world.customer.secret_key())
         files = ("--volume", str(world.volume), "--profile", str(profile))
-        other.mailbox("recover", NAME, "--code-stdin", "--password-stdin", *files, input=both)
+        other.mailbox("recover", NAME, *given, *files, input=words)
         stack.callback(lambda: other.mailbox("close", NAME, check=False))
         other.mailbox("open", NAME, "--headless")
         proof = prove(other, NAME)

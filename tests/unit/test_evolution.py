@@ -106,6 +106,92 @@ def test_mail_is_signed_and_encrypted_by_default_only_with_a_key(sources: Module
     assert (without["SignByDefault"], without["EncryptByDefault"]) == ("false", "false")
 
 
+WISH = {
+    "url": "https://dav.kunde.test:8443/anna/b%C3%BCro/",
+    "name": "Büro",
+    "login": "anna",
+    "password": "geheim-0420",
+}
+WITH_COLLECTIONS = {**DESIRED, "calendars": [WISH], "address_books": [WISH]}
+
+
+def test_calendars_and_address_books_are_sources(sources: ModuleType) -> None:
+    files = sources.sources(WITH_COLLECTIONS)
+    added = sorted(set(files) - set(sources.sources(DESIRED)))
+    book, calendar = (parsed(files[name]) for name in added)
+    for source in (book, calendar):
+        login = source["Authentication"]
+        assert (login["Host"], login["Port"], login["User"]) == ("dav.kunde.test", "8443", "anna")
+        assert source["Security"]["Method"] == "tls"
+        assert source["WebDAV Backend"]["ResourcePath"] == "/anna/b%C3%BCro/"
+        assert source["Data Source"]["DisplayName"] == "Büro"
+    assert calendar["Data Source"]["Parent"] == "caldav-stub"
+    assert (calendar["Calendar"]["BackendName"], calendar["Calendar"]["Color"]) == (
+        "caldav",
+        "#2a7f62",
+    )
+    assert book["Data Source"]["Parent"] == "carddav-stub"
+    assert book["Address Book"]["BackendName"] == "carddav"
+
+
+def test_each_source_has_its_password_and_no_file_has(sources: ModuleType) -> None:
+    files, passwords = sources.sources(WITH_COLLECTIONS), sources.passwords(WITH_COLLECTIONS)
+    assert "geheim" not in "".join(files.values())
+    assert {f"sources/{uid}.source" for uid in passwords} <= set(files)
+    assert sorted(passwords.values()) == ["geheim-0420"] * 2 + ["geheim-4711"] * 2
+
+
+def test_a_source_is_the_same_until_place_or_login_change(sources: ModuleType) -> None:
+    def uids(**changes: str) -> set[str]:
+        return set(sources.passwords({**WITH_COLLECTIONS, "calendars": [{**WISH, **changes}]}))
+
+    assert uids(name="other", password="other") == uids()
+    assert uids(url="https://dav.kunde.test/other/") != uids()
+    assert uids(login="other") != uids()
+
+
+def test_what_is_named_no_more_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "secret-tool").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    (tools / "secret-tool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    session = load("evolution_session", tmp_path)
+    session._write_account(WITH_COLLECTIONS)
+    before = set((tmp_path / ".config/evolution/sources").iterdir())
+    session._write_account({**WITH_COLLECTIONS, "calendars": []})
+    (gone,) = before - set((tmp_path / ".config/evolution/sources").iterdir())
+    assert gone.name.startswith("mailbox-calendar-")
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert len(asked) == 1 and asked[0].startswith("clear ") and gone.stem in asked[0]
+
+
+def collections_of(entry: Any) -> list[str]:
+    """What the base says of a desired state with this calendar."""
+    check = guest_module("base", "desired", {})
+    return list(check._collections({"calendars": [entry]}, "calendars"))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        3,
+        {},
+        {**WISH, "url": "http://dav.kunde.test/a/"},
+        {**WISH, "url": "https://dav.kunde.test"},
+        {**WISH, "url": "https://dav.kunde.test/a b"},
+        {**WISH, "login": None},
+        {**WISH, "password": 1},
+    ],
+)
+def test_a_malformed_calendar_is_refused_in_the_guest(entry: Any) -> None:
+    assert collections_of(entry)
+    assert not collections_of(WISH)
+
+
 def test_no_file_holds_a_password(sources: ModuleType) -> None:
     assert "geheim-4711" not in "".join(sources.sources(DESIRED).values())
     assert "geheim-4711" not in str(sources.settings(DESIRED))

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import evolution_dav
 import evolution_keys
 import evolution_smime
 import evolution_sources
@@ -191,6 +193,7 @@ def _keyring_answers() -> bool:
 def _write_account(desired: Json) -> None:
     for name, text in evolution_sources.sources(desired).items():
         _write(CONFIG / "evolution" / name, text)
+    _forget_collections({uid for uid, _, _ in evolution_dav.collections(desired)})
     settings = CONFIG / "glib-2.0" / "settings" / "keyfile"
     lines = settings.read_text().splitlines() if settings.exists() else []
     _write(settings, evolution_sources.merged(lines, evolution_sources.settings(desired)))
@@ -199,15 +202,30 @@ def _write_account(desired: Json) -> None:
     previews.mkdir(parents=True, exist_ok=True)
 
 
+def _forget_collections(named: set[str]) -> None:
+    """Calendars and address books that are named no more, their passwords and what was fetched."""
+    for prefix, cache in evolution_dav.CACHES.items():
+        for source in (CONFIG / "evolution" / "sources").glob(f"{prefix}*.source"):
+            if source.stem not in named:
+                source.unlink()
+                command = ["secret-tool", "clear", *_attributes(source.stem)]
+                subprocess.run(command, capture_output=True, check=False)
+                shutil.rmtree(HOME / ".cache/evolution" / cache / source.stem, ignore_errors=True)
+
+
 def _store_secrets(desired: Json) -> None:
-    for uid, server in evolution_sources.WITH_PASSWORD.items():
-        attributes = ["xdg:schema", "org.gnome.Evolution.Data.Source", "e-source-uid", uid]
-        attributes += ["eds-origin", "evolution-data-server"]
-        _store(f"Evolution: {uid}", attributes, desired["account"][server]["password"])
+    for uid, password in evolution_sources.passwords(desired).items():
+        _store(f"Evolution: {uid}", _attributes(uid), password)
     keys = [desired["openpgp"].get("key"), *desired["openpgp"].get("retired", ())]
     # One passphrase protects all of them.
     for passphrase in {key["passphrase"] for key in keys if key and key.get("passphrase")}:
         _store("OpenPGP", ["mailbox", "openpgp-passphrase"], passphrase)
+
+
+def _attributes(uid: str) -> list[str]:
+    """By what evolution-data-server finds the password of a source."""
+    schema = ["xdg:schema", "org.gnome.Evolution.Data.Source", "e-source-uid", uid]
+    return [*schema, "eds-origin", "evolution-data-server"]
 
 
 def _store(label: str, attributes: list[str], secret: str) -> None:

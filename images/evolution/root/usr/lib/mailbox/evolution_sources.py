@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import evolution_dav
 from evolution_smime import nickname
 
 Json = dict[str, Any]
@@ -33,7 +34,18 @@ def sources(desired: Json) -> dict[str, str]:
         f"sources/{TRANSPORT}.source": key_file(_outgoing(account)),
         f"sources/{SIGNATURE}.source": key_file(_signature()),
         f"signatures/{SIGNATURE}": str(account.get("signature") or ""),
+        **{
+            f"sources/{uid}.source": key_file(groups)
+            for uid, _, groups in evolution_dav.collections(desired)
+        },
     }
+
+
+def passwords(desired: Json) -> dict[str, str]:
+    """What the keyring is asked for, by the source that asks."""
+    account = desired["account"]
+    mail = {uid: account[server]["password"] for uid, server in WITH_PASSWORD.items()}
+    return mail | {uid: wish["password"] for uid, wish, _ in evolution_dav.collections(desired)}
 
 
 def settings(desired: Json) -> dict[str, dict[str, str]]:
