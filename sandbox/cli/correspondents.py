@@ -46,7 +46,7 @@ class Consent:
 
 @on_keys(
     NAME,
-    click.argument("keys", metavar="KEY...", nargs=-1),
+    click.argument("keys", metavar="[KEY...]", nargs=-1),
     click.option("--keyserver", metavar="URL", help="Ask this key server, hkps://HOST[:PORT]."),
     click.option(
         "--from-mail",
