@@ -95,7 +95,8 @@ def _connect(port: int, deadline_s: float) -> socket.socket:
     end = time.monotonic() + deadline_s
     while True:
         try:
-            return socket.create_connection(("127.0.0.1", port), timeout=30)
+            # A busy emulated machine may take long for its first answers.
+            return socket.create_connection(("127.0.0.1", port), timeout=max(30, deadline_s))
         except OSError as error:
             if time.monotonic() > end:
                 raise MarionetteError(f"no Marionette on port {port}: {error}") from error

@@ -139,6 +139,15 @@ class Proof:
         task = {"do": "dav", "entries": list(entries), **added}
         return _typed(Collections, self._do(task))
 
+    def keep(self, message_id: str, folder: str) -> int:
+        """Move a message into a folder on the volume; how many are in it (Thunderbird only)."""
+        task = {"do": "keep", "message_id": message_id, "folder": folder}
+        return int(self._do(task)["messages"])
+
+    def kept(self, folder: str, *, messages: int = 1) -> list[str]:
+        """The subjects in a folder on the volume, once there are as many (Thunderbird only)."""
+        return list(self._do({"do": "kept", "folder": folder, "messages": messages})["subjects"])
+
     def dialogs(self) -> list[Json]:
         """Everything that lies over a window and waits for a person."""
         return list(self._do({"do": "dialogs"})["dialogs"])

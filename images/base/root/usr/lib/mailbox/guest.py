@@ -64,6 +64,8 @@ def start_client(desired: dict) -> None:
     """Start the mail client, or let the running one follow; pass its events on until usable."""
     try:
         client.prepare(desired, volume.HOME)
+        if mail := getattr(client, "local_mail", None):
+            volume.write_through(mail(volume.HOME))
         process = client.start(desired)
         if process is not None:
             CLIENT_PID.write_text(str(process.pid), "ascii")

@@ -30,6 +30,11 @@ def prepare(desired: Json, home: Path) -> None:
     program.hand_over(desired)
 
 
+def local_mail(home: Path) -> Path:
+    """Where mail is that no server has: "On This Computer"."""
+    return home / ".local/share/evolution/mail"
+
+
 def start(desired: Json) -> subprocess.Popen[bytes] | None:
     """Start Evolution's session; None when it runs already (it picks the new state up)."""
     home = Path((CONTROL_DIR / "home").read_text())

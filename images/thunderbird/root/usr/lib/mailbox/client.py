@@ -80,6 +80,11 @@ def profile_folder(home: Path) -> Path:
     return home / ".thunderbird" / "mailbox"
 
 
+def local_mail(home: Path) -> Path:
+    """Where mail is that no server has; Thunderbird syncs none of it (MboxMsgOutputStream)."""
+    return profile_folder(home) / "Mail"
+
+
 def command(desired: Json, home: Path) -> list[str]:
     """Thunderbird's command line."""
     profile = str(profile_folder(home))
