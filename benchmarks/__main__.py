@@ -17,8 +17,15 @@ from pathlib import Path
 from benchmarks import goals, write
 
 # In this order; a quick run shows that all of them work, its figures are worth little.
-NAMES = ("open", "volume", "channel", "cli", "size")
-QUICK = {"open": ("--rounds", "1"), "volume": ("--quick",), "channel": ("--quick",)}
+NAMES = ("open", "volume", "channel", "cli", "size", "shred", "many")
+QUICK = {
+    "open": ("--rounds", "1"),
+    "volume": ("--quick",),
+    "channel": ("--quick",),
+    "size": ("--rounds", "1"),
+    "shred": ("--rounds", "1", "--sizes", "10M,1G"),
+    "many": ("--count", "20", "--without-thunderbird"),
+}
 
 
 def run_one(name: str, file: Path, *, quick: bool) -> bool:

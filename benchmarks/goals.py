@@ -50,6 +50,7 @@ GOALS = (
     Goal("profile-size", "new profile", 10, "MB"),
     Goal("suspended-size", "suspended state of the demonstration's mailbox", 400, "MB"),
     Goal("memory", "memory of an open mailbox beyond the shared image", 700, "MB"),
+    Goal("shred", "`mailbox shred` of a volume that holds 10 GiB / of one that holds 10 MiB", 1.2),
     Goal("onboard", "onboard without making a key, checks of servers included", 3, "s"),
 )
 BY_KEY = {goal.key: goal for goal in GOALS}

@@ -9,7 +9,6 @@ the files of the image. All figures of one run are of one computer; the ratio is
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import computer
+from benchmarks.goals import Finding, Table
 from demo.correspondent import Person
 from demo.desired import desired_state
 from demo.mailserver import CUSTOMER, MailServer
@@ -127,6 +127,16 @@ def _keys_phase(thunderbird: NativeThunderbird, desired: Json) -> float:
     return float(times["keys"] - times["account"])
 
 
+def finding(rows: list[tuple[str, float, float]], count: int) -> Finding:
+    """As a table for a page."""
+    told = tuple(
+        (name, f"{one:.2f}", f"{many:.2f}", f"{many / one:.1f}") for name, one, many in rows
+    )
+    heading = ("Seconds", "1", str(count), "Ratio")
+    seen = [{"what": name, "one_s": one, "many_s": many} for name, one, many in rows]
+    return Finding("many", computer.facts(), (), (Table("Correspondents", heading, told),), seen)
+
+
 def main() -> int:
     """Measure one and many in the same run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many", description=__doc__)
@@ -146,9 +156,7 @@ def main() -> int:
     for name, one_s, many_s in rows:
         print(f"{name:<28} {one_s:7.2f}s {many_s:7.2f}s {many_s / one_s:8.1f}")
     if wanted.json:
-        found = [{"what": name, "one_s": a, "many_s": b} for name, a, b in rows]
-        document = {"benchmark": "many", "computer": computer.facts(), "count": wanted.count}
-        wanted.json.write_text(json.dumps({**document, "rows": found}, indent=2) + "\n")
+        finding(rows, wanted.count).write(wanted.json)
     return 0
 
 

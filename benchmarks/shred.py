@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import computer
+from benchmarks.goals import Finding, Measured, Table
 from benchmarks.samples import Figure, Sample, figure, of_kind
 from demo.session import Session
 from sandbox.model.names import human_size
@@ -72,6 +74,23 @@ def table(samples: Sequence[Sample], sizes: Sequence[int]) -> str:
     return "\n".join(["mailbox shred (median, ends; longest steps in s)", *rows])
 
 
+def finding(samples: Sequence[Sample], sizes: Sequence[int]) -> Finding:
+    """The ratio of the largest to the smallest, and a table."""
+    found = {size: figure(of_kind(samples, "mailbox", str(size)), "whole") for size in sizes}
+    rows = tuple(
+        (human_size(size), f"{each.median:.2f}", f"{each.least:.2f} to {each.most:.2f}")
+        for size, each in found.items()
+        if each
+    )
+    small, large = found[sizes[0]], found[sizes[-1]]
+    assert small is not None and large is not None
+    why = f"{large.median:.2f} s instead of {small.median:.2f} s."
+    figures = [Measured("shred", large.median / small.median, why=why)]
+    table = Table("Shredding", ("Volume holds", "Seconds", "Ends"), rows)
+    seen = [vars(sample) for sample in samples]
+    return Finding("shred", computer.facts(), figures, (table,), seen)
+
+
 def _median(group: Sequence[Sample], name: str) -> float:
     found: Figure | None = figure(group, name)
     return found.median if found else 0.0
@@ -98,7 +117,7 @@ def main() -> int:
                 print(f"round {number}, {human_size(size)}: {samples[-1].seconds['whole']:.2f} s")
     print(table(samples, sizes))
     if said.json:
-        said.json.write_text(json.dumps([vars(sample) for sample in samples], indent=2) + "\n")
+        finding(samples, sizes).write(said.json)
     return 0
 
 

@@ -62,6 +62,7 @@ class ForgetfulDisk:
                 break
             time.sleep(0.1)
         self._replay()
+        self._before.chmod(0o600)
         shutil.move(self._before, self._volume)
 
     def _replay(self) -> None:

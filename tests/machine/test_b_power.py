@@ -53,7 +53,7 @@ def test_a_power_cut_loses_no_mail_that_was_stored(
         assert world.python_inside(WRITE.format(text=text)) == "written"
         disk.cut()
         os.kill(_pid("qemu-system", world), signal.SIGKILL)
-        world.mailbox("close", NAME, "--shutdown")
+    world.mailbox("close", NAME, "--shutdown")
     world.open()
     assert world.proof.kept(FOLDER) == [f"Aufheben {text}"]
     assert world.inside("sh", "-c", "cat ~/durable").text == text
