@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks import report, write
+from benchmarks import endurance, report, write
 from benchmarks.goals import BY_KEY, Finding, Measured, Table
 from benchmarks.samples import Sample
 
@@ -69,3 +70,32 @@ def test_a_page_without_markers_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write.replace_section(page.read_text(), "x")
     assert page.read_text() == "nothing\n"
+
+
+def test_a_canary_is_found_across_blocks_and_in_wide_characters(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    canary = b"canary-0123456789abcdef"
+    file.write_bytes(bytes(endurance._CHUNK - 5) + canary)
+    assert endurance.holds(file, [b"absent", canary])
+    assert not endurance.holds(file, [b"absent"])
+    file.write_bytes(canary.decode().encode("utf-16-le"))
+    assert endurance.holds(file, [canary, canary.decode().encode("utf-16-le")])
+
+
+def test_only_what_was_changed_is_searched_and_links_lead_nowhere(tmp_path: Path) -> None:
+    begun = time.time() - 1
+    (tmp_path / "new").write_text("x")
+    (tmp_path / "link").symlink_to("new")
+    assert list(endurance.changed_files(tmp_path, begun)) == [tmp_path / "new"]
+    assert not list(endurance.changed_files(tmp_path, begun + 3600))
+
+
+def test_the_endurance_report_counts_failures_by_kind() -> None:
+    rounds = [
+        endurance.Round("go on", 1, {"suspend": 9.0}),
+        endurance.Round("go on", 2, {"suspend": 11.0}, failure="it did not go on"),
+    ]
+    told = endurance.report(rounds)
+    assert "go on: 1 of 2 without a failure" in told
+    assert "suspend: 10.0 (9.0 to 11.0)" in told
+    assert "round 2: it did not go on" in told
