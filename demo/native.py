@@ -69,6 +69,12 @@ class NativeThunderbird:
         self.client.start(desired)
         return list(self.client.events())
 
+    def check(self, request: Json) -> dict[str, str]:
+        """What it says of each key that it is to try."""
+        events = list(self.client.check(request))
+        assert events[-1].get("name") == "ready", events
+        return {each["key"]: each["problem"] for each in events if each["event"] == "checked"}
+
     def close(self, deadline_s: float = 30) -> bool:
         """Close it as the machine's shutdown does."""
         return bool(self.client.close(deadline_s))

@@ -104,6 +104,31 @@ def test_keys_are_accepted_as_the_state_says(world: World) -> None:
     assert keys[world.bert.fingerprint]["acceptance"] == "verified"
 
 
+def test_it_proves_which_keys_serve(world: World) -> None:
+    bert, carla = world.bert, world.carla
+    others = [
+        {"fingerprint": person.fingerprint, "addresses": [person.address]}
+        for person in (bert, carla)
+    ]
+    request = {"own": world.anna.fingerprint, "custody": "guest", "correspondents": others}
+    world.open()
+    expected = {world.anna.fingerprint: "", bert.fingerprint: "", carla.fingerprint: ""}
+    assert world.thunderbird.check(request) == expected
+    without = world.desired()
+    del without["openpgp"]["correspondents"][1]
+    world.open(without)
+    problems = world.thunderbird.check(
+        {**request, "correspondents": [*others, {"fingerprint": "A" * 40, "addresses": []}]}
+    )
+    assert problems == {
+        **expected,
+        carla.fingerprint: f"no accepted key for {carla.address}",
+        "A" * 40: "the mail client does not have this key",
+    }
+    assert world.thunderbird.check({**request, "own": None}).pop(bert.fingerprint) == ""
+    world.open()
+
+
 def test_encrypted_message_is_shown_verified(world: World, tmp_path: Path) -> None:
     world.open()
     shown = world.thunderbird.proof.open(index=3, expect={"signed": "verified"})

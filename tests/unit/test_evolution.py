@@ -249,12 +249,41 @@ def test_escapes_of_gnupgs_listing(tmp_path: Path) -> None:
     assert keys.unescaped("Jörg <j@b.test>") == "Jörg <j@b.test>"
 
 
-def test_a_key_on_the_host_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+def test_where_the_keys_are(tmp_path: Path) -> None:
     keys = load("evolution_keys", tmp_path)
-    wish = {"key": {"fingerprint": "A" * 40, "secret": None}, "correspondents": []}
-    with pytest.raises(keys.KeyFailureError, match="stays on the host"):
-        keys.Keys(tmp_path, {}).apply(wish)
-    assert not (tmp_path / ".gnupg").exists()
+    home, state, own = tmp_path / "home", tmp_path / "state", {"fingerprint": "A" * 40}
+
+    def folder(custody: str, key: object) -> Path:
+        wish = {"custody": custody, "key": key}
+        return Path(keys.of(wish, home, state, {}).folder)
+
+    assert folder("guest", own) == folder("host", None) == home / ".gnupg"
+    assert folder("host", own) == state / "gnupg"
+
+
+OWN_SIGNED = (
+    f"ENC_TO 1 18 0\nENC_TO 2 18 0\nDECRYPTION_OKAY\nGOODSIG X me\nVALIDSIG S 2026 1 0 {'A' * 40}"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "recipients", "good"),
+    [
+        (OWN_SIGNED, 2, True),
+        (OWN_SIGNED, 1, False),
+        (OWN_SIGNED.replace("A" * 40, "B" * 40), 2, False),
+        (OWN_SIGNED.replace("GOODSIG", "BADSIG"), 2, False),
+        (OWN_SIGNED.replace("DECRYPTION_OKAY", "DECRYPTION_FAILED"), 2, False),
+        (OWN_SIGNED + f"\nVALIDSIG S 2026 1 0 {'B' * 40}", 2, False),
+        ("", 0, False),
+    ],
+)
+def test_what_gnupg_says_of_a_good_mail(
+    status: str, recipients: int, good: bool, tmp_path: Path
+) -> None:
+    keys = load("evolution_keys", tmp_path)
+    lines = [line.split() for line in status.splitlines()]
+    assert keys.is_good(lines, "A" * 40, recipients) is good
 
 
 def test_a_connection_is_recognised(tmp_path: Path) -> None:

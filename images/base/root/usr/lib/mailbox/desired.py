@@ -13,6 +13,7 @@ LAYOUT = re.compile(r"[a-z]{2,5}(\([a-z0-9_-]+\))?(,[a-z]{2,5}(\([a-z0-9_-]+\))?
 LANGUAGE = re.compile(r"[a-z]{2}(-[A-Z]{2})?")
 URL = re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?/[!-~]*")
 SECURITY = ("tls", "starttls")
+FINGERPRINT = re.compile(r"[0-9A-F]{40}([0-9A-F]{24})?")
 
 
 class BadStateError(Exception):
@@ -32,6 +33,21 @@ def check(desired: object) -> dict:
     if problems:
         raise BadStateError("; ".join(problems))
     return desired
+
+
+def check_keys(request: object) -> dict:
+    """Return a request to try keys if it is one, else raise BadStateError."""
+    wish = request if isinstance(request, dict) else {}
+    others = wish.get("correspondents")
+    if not isinstance(others, list) or not all(isinstance(each, dict) for each in others):
+        raise BadStateError("correspondents is not a list of objects")
+    for name in [each.get("fingerprint") for each in others] + [wish.get("own") or "A" * 40]:
+        if not isinstance(name, str) or not FINGERPRINT.fullmatch(name):
+            raise BadStateError(f"{name!r} is no fingerprint")
+    for address in [one for each in others for one in each.get("addresses") or []]:
+        if not isinstance(address, str):
+            raise BadStateError(f"{address!r} is no address")
+    return wish
 
 
 def _profile(desired: dict) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import client
 import desired as desired_state
 import desktop
+import private_keys
 import say
 import volume
 
@@ -33,6 +34,8 @@ def provision() -> None:
     desired = read_desired()
     volume.open_volume(desired["volume"]["blank"])
     say.phase("volume")
+    if desired.get("openpgp", {}).get("custody") == "host":
+        private_keys.forget(volume.HOME)
     say.phase("home")
     desktop.write_hosts(desired["hosts"])
     desktop.set_time_zone(desired["time_zone"])
@@ -110,6 +113,28 @@ def resume() -> None:
     for event in wake() if wake else ():
         pass_on(event)
     say.phase("ready")
+
+
+def check() -> None:
+    """Let the client prove that it can use the keys named on standard input; a word of each."""
+    request = read_request()
+    if volume.mounted_source() is None or not client_runs():
+        raise say.FailureError("not-open", "there is no mail client that could try its keys")
+    hook = getattr(client, "check", None)
+    if hook is None:
+        raise say.FailureError("check-unknown", "this mail client cannot try its keys")
+    for event in hook(request):
+        pass_on(event)
+    say.phase("ready")
+
+
+def read_request() -> dict:
+    """Which keys to try: `own` (or null), `custody`, and the `correspondents`."""
+    text = sys.stdin.buffer.read(MAX_STATE + 1)
+    try:
+        return desired_state.check_keys(json.loads(text))
+    except (ValueError, RecursionError, desired_state.BadStateError) as error:
+        raise say.FailureError("bad-request", f"not a list of keys: {error}") from None
 
 
 def client_runs() -> bool:
@@ -196,6 +221,7 @@ VERBS: dict[str, Callable[[], None]] = {
     "shutdown": shutdown,
     "suspend-prepare": suspend_prepare,
     "resume": resume,
+    "check": check,
 }
 
 
@@ -207,7 +233,7 @@ def main(arguments: list[str]) -> int:
         return 0
     verb = VERBS.get(arguments[0]) if len(arguments) == 1 else None
     if verb is None:
-        say.error("usage", "mailbox-guest provision|shutdown|suspend-prepare|resume|status")
+        say.error("usage", f"mailbox-guest {'|'.join([*VERBS, 'status'])}")
         return 2
     try:
         with one_at_a_time():

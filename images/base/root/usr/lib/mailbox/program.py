@@ -1,7 +1,7 @@
 """What every mail client's `client.py` needs: a program of the mail user's, led by files.
 
 The program takes `desired.json` in STATE_DIR and deletes it, appends its events to `status.jsonl`,
-and does what the files `quit` and `wake` ask.  Every path can be moved by the environment, so that
+and does what the files `quit`, `wake` and `check.json` ask.  Every path can be moved by the environment, so that
 the same files work outside of a guest.
 """
 
@@ -73,7 +73,7 @@ def claim(home: Path) -> None:
 def hand_over(desired: Json) -> None:
     """Put the desired state where the program looks for it, and take back what was asked before."""
     with acting_as_user():
-        for name in ("quit", "wake"):
+        for name in ("quit", "wake", "check.json"):
             (STATE_DIR / name).unlink(missing_ok=True)
         # A new file, not a shorter one: who follows the old one must not see half of the new.
         write(STATE_DIR / "status.jsonl", b"")
@@ -144,6 +144,13 @@ class Program:
         with acting_as_user():
             write(STATE_DIR / "status.jsonl", b"")
             write(STATE_DIR / "wake", b"")
+        yield from self.events()
+
+    def check(self, request: Json) -> Iterator[Json]:
+        """Have it try the keys of a request; yield what it says up to `ready`."""
+        with acting_as_user():
+            write(STATE_DIR / "status.jsonl", b"")
+            write(STATE_DIR / "check.json", json.dumps(request).encode())
         yield from self.events()
 
     def ask_to_quit(self) -> None:

@@ -41,6 +41,11 @@ def start(desired: Json) -> subprocess.Popen[bytes] | None:
     return EVOLUTION.start([SESSION], environment(desired, home))
 
 
+def check(request: Json) -> Iterator[Json]:
+    """Have the session try keys; yield a `checked` for each of them, up to `ready`."""
+    return EVOLUTION.check(request)
+
+
 def events() -> Iterator[Json]:
     """Yield the session's progress up to `ready` or the first error."""
     return EVOLUTION.events()

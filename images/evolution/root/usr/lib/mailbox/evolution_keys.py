@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +20,44 @@ max-cache-ttl 34560000
 """
 # There is no network, and nobody who could answer.
 COMMON = "disable-dirmngr\nno-auto-key-locate\nno-auto-key-retrieve\nno-greeting\n"
-# Without an own key nothing can be certified; only keys that were accepted are in this key ring.
-WITHOUT_OWN_KEY = "trust-model always\n"
+# Where nothing can be certified, each key is trusted as it was told (gpg(1), --trust-model).
+UNCERTIFIED = "trust-model direct\n"
+OWN, ACCEPTED = 6, 5  # ownertrust: ultimate, full
+# The agent is the host's: none is started here.
+HELD = "no-autostart\n"
 _VALID = "fu"
+_PLAIN = re.compile(r"[\w.+-]+@[\w.-]+")
 TIMEOUT_S = 300
+CHECK_TIMEOUT_S = 120
+PROBE = "A mailbox tries its keys.\n"
 
 
 class KeyFailureError(Exception):
     """A key of the desired state was not accepted."""
 
 
+def of(wish: Json, home: Path, state: Path, env: Mapping[str, str]) -> Keys:
+    """The keys as wished: with the private one on the volume, or without it in memory."""
+    if wish.get("custody") == "host" and (wish.get("key") or wish.get("retired")):
+        return HeldKeys(home, env, state / "gnupg")
+    return Keys(home, env)
+
+
 class Keys:
     """GnuPG's home of the mailbox."""
 
-    def __init__(self, home: Path, env: dict[str, str]) -> None:
-        self._folder = home / ".gnupg"
-        self._env = env
+    def __init__(self, home: Path, env: Mapping[str, str], folder: Path | None = None) -> None:
+        self.folder = self._folder = folder or home / ".gnupg"
+        self._env = {**env, "GNUPGHOME": str(self._folder)}
         # Which keys came from the desired state: those that leave it are taken away again.
         self._note = self._folder / "mailbox-correspondents.json"
 
     def apply(self, wish: Json) -> list[tuple[str, str]]:
         """Make the key ring as wished; returns warnings, a code and a text each."""
         key, correspondents = wish.get("key"), wish.get("correspondents") or []
-        if key and not key.get("secret"):
-            raise KeyFailureError("Evolution cannot use a key that stays on the host yet.")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._folder / "gpg-agent.conf").write_text(AGENT)
-        (self._folder / "gpg.conf").write_text(COMMON + ("" if key else WITHOUT_OWN_KEY))
+        (self._folder / "gpg.conf").write_text(COMMON + ("" if key else UNCERTIFIED))
         marks = {_print(each): _mark(each, key) for each in correspondents}
         before = self._noted()
         self._withdraw([old for old, mark in before.items() if marks.get(old) != mark])
@@ -55,6 +68,8 @@ class Keys:
             self._take(retired)  # opens the mail of its time, and signs nothing
         warnings = self._own_key(key) if key else []
         self._vouch_all(new, key)
+        if not key:
+            self._trust(correspondents, ACCEPTED)
         self._note.write_text(json.dumps(marks))
         return warnings
 
@@ -69,27 +84,33 @@ class Keys:
             self._import([key["public"]], "the public key")  # new user ids and dates of expiry
         if not self._has_secret(fingerprint):
             raise KeyFailureError(f"The secret key {fingerprint} did not arrive.")
-        self._gpg("--import-ownertrust", data=f"{fingerprint}:6:\n")
+        self._trust([key], OWN)
         return fingerprint
 
     def _judge(self, fingerprint: str) -> list[tuple[str, str]]:
-        """Try the key once: it also brings its passphrase into the agent's memory."""
+        warnings = self._shortcomings(fingerprint)
+        if not {code for code, _ in warnings} & {"key-expired", "key-cannot-sign"}:
+            self._try(fingerprint)
+        return warnings
+
+    def _try(self, fingerprint: str) -> None:
+        """Use the key once: it also brings its passphrase into the agent's memory."""
+        tried = self._gpg("--local-user", fingerprint, "--sign", data="test", check=False)
+        if tried.returncode:
+            raise KeyFailureError(
+                f"The secret key {fingerprint} cannot be used: {_tail(tried.stderr)}"
+            )
+
+    def _shortcomings(self, fingerprint: str) -> list[tuple[str, str]]:
         record = next(iter(self._records("pub", fingerprint)), [])
         capabilities, validity = (record[11], record[1]) if len(record) > 11 else ("", "")
         if validity == "e":
             return [("key-expired", f"The key {fingerprint} has expired.")]
-        warnings = [
+        return [
             (f"key-cannot-{use}", f"The key {fingerprint} cannot be used to {use}.")
             for letter, use in (("E", "encrypt"), ("S", "sign"))
             if letter not in capabilities
         ]
-        if "S" in capabilities:
-            tried = self._gpg("--local-user", fingerprint, "--sign", data="test", check=False)
-            if tried.returncode:
-                raise KeyFailureError(
-                    f"The secret key {fingerprint} cannot be used: {_tail(tried.stderr)}"
-                )
-        return warnings
 
     def _vouch_all(self, new: list[Json], key: Json | None) -> None:
         """Certify correspondents' keys for this key ring only; the trust is reckoned once."""
@@ -130,6 +151,11 @@ class Keys:
                     names.add("valid")
         return found
 
+    def _trust(self, keys: list[Json], level: int) -> None:
+        lines = [f"{_print(each)}:{level}:\n" for each in keys]
+        if lines:
+            self._gpg("--import-ownertrust", data="".join(lines))
+
     def _noted(self) -> dict[str, str]:
         """What came from the last state: fingerprint to mark; without one from an older image."""
         try:
@@ -165,8 +191,36 @@ class Keys:
         records = [line.split(":") for line in done.stdout.splitlines()]
         return [fields for fields in records if not kind or fields[0] == kind]
 
+    # -- proving
+
+    def check(self, request: Json) -> Iterator[tuple[str, str]]:
+        """Write a mail with each key and read it again; the key, and why it could not be done."""
+        own = request.get("own")
+        others = [each["fingerprint"] for each in request["correspondents"]]
+        for key in [*([own] if own else []), *others]:
+            try:
+                yield key, self._round_trip(own, key)
+            except subprocess.TimeoutExpired:
+                yield key, "GnuPG gave no answer in time"
+
+    def _round_trip(self, own: str | None, key: str) -> str:
+        recipients = dict.fromkeys(filter(None, (own, key)))
+        to = [word for name in recipients for word in ("--recipient", name)]
+        sign = ["--local-user", own, "--sign"] if own else []
+        made = self._gpg("--armor", *to, *sign, "--encrypt", data=PROBE, check=False, probe=True)
+        if made.returncode:
+            what = "signed and encrypted" if own else "encrypted"
+            return f"a mail could not be {what}: {_tail(made.stderr)}"
+        if own is None:
+            return ""  # only the correspondent could read it
+        read = self._gpg("--status-fd", "2", "--decrypt", data=made.stdout, check=False, probe=True)
+        status = [line.split()[1:] for line in read.stderr.splitlines() if line[:9] == "[GNUPG:] "]
+        if read.stdout == PROBE and is_good(status, own, len(recipients)):
+            return ""
+        return f"the mail could not be read again: {_tail(read.stderr)}"
+
     def _gpg(
-        self, *arguments: str, data: str = "", check: bool = True
+        self, *arguments: str, data: str = "", check: bool = True, probe: bool = False
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["gpg", "--batch", "--no-tty", *arguments],
@@ -176,8 +230,73 @@ class Keys:
             errors="replace",
             env=self._env,
             check=check,
-            timeout=TIMEOUT_S,
+            timeout=CHECK_TIMEOUT_S if probe else TIMEOUT_S,
         )
+
+
+class HeldKeys(Keys):
+    """Public keys only, in memory, made anew each time; GnuPG asks the host for the private one.
+
+    Nothing is certified here, since that is not among what the host signs for a machine: every key
+    of this ring counts, so only what was accepted gets into it.
+    """
+
+    def apply(self, wish: Json) -> list[tuple[str, str]]:
+        """Make the key ring as wished; returns warnings, a code and a text each."""
+        key, correspondents = wish.get("key"), wish.get("correspondents") or []
+        private = [*([key] if key else []), *(wish.get("retired") or [])]
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(mode=0o700, parents=True)
+        (self._folder / "gpg.conf").write_text(COMMON + UNCERTIFIED + HELD)
+        self._lead_to(str(wish["agent"]))
+        self._import([each["public"] for each in private], "the public key")
+        self._import([each["public"] for each in correspondents], "a correspondent's key")
+        known = self._known()
+        for each in correspondents:
+            self._vouch(each, None, known)
+            self._leave_accepted(each, known[str(each["fingerprint"]).upper()])
+        self._trust(correspondents, ACCEPTED)
+        self._trust(private, OWN)
+        return self._own_key(key) if key else []
+
+    def _judge(self, fingerprint: str) -> list[tuple[str, str]]:
+        """Nothing is signed for a try: somebody would be asked."""
+        warnings = self._shortcomings(fingerprint)
+        if not self._has_secret(fingerprint):
+            what = f"The host does not offer the private key {fingerprint} now."
+            warnings.append(("key-away", f"{what} Encrypted mail cannot be read until it does."))
+        return warnings
+
+    def _take(self, key: Json) -> str:
+        return str(key["fingerprint"]).upper()
+
+    def _lead_to(self, agent: str) -> None:
+        """GnuPG follows such a file to the real socket (libassuan, "socket redirection")."""
+        listing = ["gpgconf", "--list-dirs", "agent-socket"]
+        done = subprocess.run(listing, env=self._env, capture_output=True, text=True, check=True)
+        place = Path(done.stdout.strip())
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.write_text(f"%Assuan%\nsocket={agent}\n")
+
+    def _leave_accepted(self, each: Json, names: set[str]) -> None:
+        """Take the names out of a key that it was not accepted for (gpg(1), --import-filter)."""
+        wished = {str(address).lower() for address in each.get("addresses") or []}
+        found = {address_of(name) for name in names - {"valid"}}
+        keep = sorted(address for address in found & wished if _PLAIN.fullmatch(address))
+        if not keep or found <= wished:
+            return
+        only = "keep-uid=" + " || ".join(f"mbox = {address}" for address in keep)
+        self._gpg("--yes", "--delete-keys", str(each["fingerprint"]))
+        self._gpg("--import-filter", only, "--import", data=each["public"])
+
+
+def is_good(status: list[list[str]], own: str, recipients: int) -> bool:
+    """Whether GnuPG's status (doc/DETAILS) tells of a mail to so many keys, signed by `own`."""
+    words = {line[0] for line in status if line}
+    signers = {line[-1] for line in status if line and line[0] == "VALIDSIG"}
+    readers = {line[1] for line in status if len(line) > 1 and line[0] == "ENC_TO"}
+    complete = {"DECRYPTION_OKAY", "GOODSIG"} <= words and len(readers) == recipients
+    return complete and signers == {own.upper()}
 
 
 def _print(each: Json) -> str:

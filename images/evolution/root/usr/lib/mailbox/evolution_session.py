@@ -2,7 +2,7 @@
 """Evolution's session, as its user: bus, keyring, keys, account, and the program itself.
 
 Started by `client.py`, which tells it what to do by files in MAILBOX_STATE_DIR: `desired.json`
-(taken and deleted) and `quit`.  What it does goes to `status.jsonl` there.
+(taken and deleted), `check.json`, `wake` and `quit`.  What it does goes to `status.jsonl` there.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ INBOX_DEADLINE_S = 60.0
 QUIT_DEADLINE_S = 12.0
 WAKE_DEADLINE_S = 20.0
 ESTABLISHED = "01"  # tcp_states.h
+_PASSPHRASE = ["mailbox", "openpgp-passphrase"]
 
 
 class FailureError(Exception):
@@ -78,6 +79,7 @@ class Session:
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._evolution: subprocess.Popen[bytes] | None = None
         self._incoming = ("", 0)
+        self._keys: evolution_keys.Keys | None = None
 
     # -- bus and keyring
 
@@ -108,7 +110,7 @@ class Session:
             _store_secrets(desired)
             _apply_certificate(desired)
         phase("account")
-        _apply_keys(desired)
+        self._apply_keys(desired["openpgp"])
         phase("keys")
         if changed:
             _write(APPLIED, digest)
@@ -118,6 +120,21 @@ class Session:
         phase("window")
         self._incoming = _incoming_server(desired)
         self._await_inbox(INBOX_DEADLINE_S)
+        phase("ready")
+
+    def _apply_keys(self, wish: Json) -> None:
+        self._keys = evolution_keys.of(wish, HOME, STATE_DIR, os.environ)
+        os.environ["GNUPGHOME"] = str(self._keys.folder)  # for the Evolution that is started next
+        try:
+            for code, message in self._keys.apply(wish):
+                warning(code, message)
+        except evolution_keys.KeyFailureError as error:
+            raise FailureError("key-import", str(error)) from None
+
+    def check(self, request: Json) -> None:
+        """Try keys with the GnuPG that Evolution uses; say of each whether it serves."""
+        for key, problem in self._keys.check(request) if self._keys else ():
+            report({"event": "checked", "key": key, "problem": problem})
         phase("ready")
 
     def wake(self) -> None:
@@ -217,9 +234,11 @@ def _store_secrets(desired: Json) -> None:
     for uid, password in evolution_sources.passwords(desired).items():
         _store(f"Evolution: {uid}", _attributes(uid), password)
     keys = [desired["openpgp"].get("key"), *desired["openpgp"].get("retired", ())]
-    # One passphrase protects all of them.
-    for passphrase in {key["passphrase"] for key in keys if key and key.get("passphrase")}:
-        _store("OpenPGP", ["mailbox", "openpgp-passphrase"], passphrase)
+    passphrases = {key["passphrase"] for key in keys if key and key.get("passphrase")}
+    for passphrase in passphrases:  # one protects all of them
+        _store("OpenPGP", _PASSPHRASE, passphrase)
+    if not passphrases:
+        subprocess.run(["secret-tool", "clear", *_PASSPHRASE], capture_output=True, check=False)
 
 
 def _attributes(uid: str) -> list[str]:
@@ -233,14 +252,6 @@ def _store(label: str, attributes: list[str], secret: str) -> None:
     done = subprocess.run(command, input=secret.encode(), capture_output=True, check=False)
     if done.returncode:
         raise FailureError("client-failed", "the keyring in the machine did not take a password")
-
-
-def _apply_keys(desired: Json) -> None:
-    try:
-        for code, message in evolution_keys.Keys(HOME, dict(os.environ)).apply(desired["openpgp"]):
-            warning(code, message)
-    except evolution_keys.KeyFailureError as error:
-        raise FailureError("key-import", str(error)) from None
 
 
 def _apply_certificate(desired: Json) -> None:
@@ -300,12 +311,15 @@ def _take(name: str) -> str | None:
     return text
 
 
-def _apply_next(session: Session) -> None:
-    text = _take("desired.json")
-    if text is None:
-        return
+def _follow(session: Session) -> None:
+    """Do what the files say that lie there."""
     try:
-        session.apply(json.loads(text))
+        if (text := _take("desired.json")) is not None:
+            session.apply(json.loads(text))
+        if _take("wake") is not None:
+            session.wake()
+        if (text := _take("check.json")) is not None:
+            session.check(json.loads(text))
     except FailureError as error:
         report({"event": "error", "code": error.code, "message": str(error)})
     except (OSError, subprocess.SubprocessError) as error:
@@ -318,12 +332,10 @@ def main() -> int:
     session = Session()
     try:
         session.begin()
-        _apply_next(session)
+        _follow(session)
         while session.alive() and _take("quit") is None:
             time.sleep(POLL_S)
-            _apply_next(session)
-            if _take("wake") is not None:
-                session.wake()
+            _follow(session)
         return 0 if session.quit() else 1
     except FailureError as error:
         report({"event": "error", "code": error.code, "message": str(error)})

@@ -44,6 +44,11 @@ def start(desired: Json) -> subprocess.Popen[bytes] | None:
     return THUNDERBIRD.start(command(desired, home), environment(desired, home))
 
 
+def check(request: Json) -> Iterator[Json]:
+    """Have the running Thunderbird try keys; yield a `checked` for each of them, up to `ready`."""
+    return THUNDERBIRD.check(request)
+
+
 def events() -> Iterator[Json]:
     """Yield Thunderbird's progress up to `ready` or the first error."""
     return THUNDERBIRD.events()
