@@ -26,7 +26,11 @@ NO_SECKEY = 17
 NO_DATA = 58
 TIMEOUT = 62
 NO_AGENT = 77
+NO_PINENTRY = 85
+PINENTRY = 86
 CANCELED = 99
+CARD_REMOVED = 110
+NO_CARD = 112
 NOT_CONFIRMED = 114
 NO_CARD_DAEMON = 119
 FORBIDDEN = 251
@@ -38,7 +42,11 @@ _WORDS = {
     NO_DATA: "No data",
     TIMEOUT: "Timeout",
     NO_AGENT: "No agent running",
+    NO_PINENTRY: "No pinentry",
+    PINENTRY: "pinentry error",
     CANCELED: "Operation cancelled",
+    CARD_REMOVED: "Card removed",
+    NO_CARD: "Card not present",
     NOT_CONFIRMED: "Not confirmed",
     NO_CARD_DAEMON: "No SmartCard daemon",
     FORBIDDEN: "Forbidden",

@@ -37,6 +37,7 @@ class Answers:
     carddav: tuple[str, ...] = ()
     dav_login: str | None = None
     custody: str | None = None
+    holder: str | None = None
     marionette: bool | None = None
 
 

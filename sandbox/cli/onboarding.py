@@ -16,7 +16,7 @@ from sandbox.cli.checker import Checker
 from sandbox.lifecycle.onboard import KeyChoice, Wish
 from sandbox.model import names
 from sandbox.model.account import Account, opened_by_own
-from sandbox.model.custody import Where
+from sandbox.model.custody import HeldBy, Where
 from sandbox.model.endpoints import parse_server
 from sandbox.model.errors import InvalidInputError, MailboxError
 from sandbox.model.profile import Settings, client_problem
@@ -145,7 +145,11 @@ def _settings(checker: Checker, answers: Answers, template: Callable[[str], Sett
     client = answers.client or settings.client
     checker.check("--client", client, client_problem)
     where = checker.parse("--custody", answers.custody, Where, settings.custody.where)
-    custody = replace(settings.custody, where=where)
+    holder = checker.parse("--holder", answers.holder, HeldBy, settings.custody.holder)
+    custody = replace(settings.custody, where=where, holder=holder)
+    checker.check("--holder", "", lambda _: custody.problem())
+    if holder is HeldBy.USER and (answers.key_file or answers.generate_key):
+        checker.problems.append("--holder: user takes a key of your own GnuPG, named with --key")
     return replace(settings, client=client, volume_size=size, policy=policy, custody=custody)
 
 

@@ -45,6 +45,12 @@ ACCOUNT = (
         type=click.Choice(["guest", "host"]),
         help="Where your private key lives: on the encrypted volume, or here (docs/keys.md).",
     ),
+    click.option(
+        "--holder",
+        type=click.Choice(["mailbox", "user"]),
+        help="With --custody host: who holds the key, the mailbox's own key ring, or your own "
+        "GnuPG (a smartcard, too), of which no copy is made.",
+    ),
     click.option("--generate-key", is_flag=True, default=None, help="Make a new OpenPGP key."),
     click.option(
         "--key-passphrase-fd",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sandbox.lifecycle.engine import Plan, Step, run
+from sandbox.lifecycle.held import is_held_by_user
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe
 from sandbox.lifecycle.settle import settle
@@ -49,6 +50,9 @@ def list_keys(house: House, name: str) -> list[Listed]:
     ]
     ring = house.profile_keyring(profile.name)
     known = {key.fingerprint: key for key in ring.look([each[1] for each in listed])}
+    if own in known and is_held_by_user(profile.settings):
+        secret = house.user_keyring.has_secret(str(own))
+        known[str(own)] = replace(known[str(own)], secret=secret)
     rows = [_listed(*each, known.get(each[1])) for each in listed]
     return [*rows, *_certificate(house, profile)]
 

@@ -9,6 +9,7 @@ from sandbox.lifecycle.engine import Step
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import Observation
 from sandbox.lifecycle.soundness import item_missing
+from sandbox.model.custody import HeldBy
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.machine import Image, MachineSpec, MachineState
@@ -64,13 +65,14 @@ def hold_key(house: House, profile: Profile) -> dict[str, str]:
     """Start the guard in front of a private key that stays here; returns its rules."""
     paths, name, custody = house.paths, profile.name, profile.settings.custody
     rules = {"decrypt": str(custody.decrypt), "sign": str(custody.sign)}
+    home = None if custody.holder is HeldBy.USER else str(paths.gnupg(name))
     house.custodians.start(
         {
             "profile_id": str(profile.id),
             "name": name,
             "fingerprint": profile.keys.fingerprint or "",
             "retired": list(profile.keys.retired),
-            "home": str(paths.gnupg(name)),
+            "home": home,
             "socket": str(paths.agent_socket(name)),
             "control": str(paths.custody_socket(name)),
             "log_file": str(paths.custody_log(name)),

@@ -12,6 +12,7 @@ from typing import Any
 from sandbox.lifecycle.check import check_account
 from sandbox.lifecycle.correspondents import from_user, look_into, with_accepted
 from sandbox.lifecycle.engine import Plan, Step, run
+from sandbox.lifecycle.held import is_held_by_user, take_held
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.rekey import rekey, wrong_code
 from sandbox.lifecycle.settle import settle, unfinished_name
@@ -281,16 +282,21 @@ class _Onboarding:
             )
             return made
         old = ""
+        if choice.fingerprint and is_held_by_user(self._wish.settings):
+            return self._named(take_held(self._house, ring, choice.fingerprint))
         if choice.fingerprint:
             armored, old = self._house.user_keyring.secret(choice.fingerprint, choice.ask)
         elif choice.file is not None:
             armored = choice.file
         else:
             return None
-        key = ring.add_own(armored, old, self._passphrase, choice.ask)
-        if account.address.lower() not in key.addresses:
+        return self._named(ring.add_own(armored, old, self._passphrase, choice.ask))
+
+    def _named(self, key: Any) -> str:
+        address = self._wish.account.address
+        if address.lower() not in key.addresses:
             self._house.progress.warn(
-                f"The key {key.fingerprint} does not name {account.address}; "
+                f"The key {key.fingerprint} does not name {address}; "
                 "correspondents may not find it by that address."
             )
         return str(key.fingerprint)

@@ -13,6 +13,7 @@ from typing import Any
 from sandbox.lifecycle import rings, smime
 from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.header import RENEW, has_backup, write_backup
+from sandbox.lifecycle.held import is_held_by_user
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.machine import secrets_sent
 from sandbox.lifecycle.onboard import KeyChoice
@@ -173,7 +174,7 @@ class _Recovery:
 
     def _own_key(self) -> tuple[bytes, str] | None:
         choice, wanted = self._means.key, self.profile.keys.fingerprint
-        if wanted is None or self._means.without_key:
+        if wanted is None or self._means.without_key or is_held_by_user(self.profile.settings):
             return None
         if choice.file is not None:
             return choice.file, ""
@@ -204,8 +205,11 @@ class _Recovery:
 
     def _renew_ring(self) -> dict[str, Any]:
         passphrase = self._kept(KEY_PASSPHRASE)
+        known = self.profile
+        if self._means.without_key:
+            known = replace(known, keys=replace(known.keys, fingerprint=None))
         keys = rings.renew(
-            self._house, self.profile, self._own, self._public, passphrase, self._means.key.ask
+            self._house, known, self._own, self._public, passphrase, self._means.key.ask
         )
         self.profile = replace(self.profile, keys=keys)
         return {"fingerprint": keys.fingerprint, "correspondents": len(keys.correspondents)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from sandbox.lifecycle.held import is_held_by_user, take_held
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import MailboxError
 from sandbox.model.openpgp import Keys
@@ -18,7 +19,7 @@ def is_locked(house: House, profile: Profile, passphrase: str | None) -> bool:
     """Whether the ring is missing, or its own key cannot be used with this passphrase."""
     if not house.paths.gnupg(profile.name).exists():
         return True
-    if profile.keys.fingerprint is None:
+    if profile.keys.fingerprint is None or is_held_by_user(profile.settings):
         return False
     try:
         house.profile_keyring(profile.name).export(profile.keys.fingerprint, passphrase or "")
@@ -64,6 +65,8 @@ def renew(
     fingerprint = None
     if own is not None:
         fingerprint = ring.add_own(*own, passphrase, ask).fingerprint
+    elif profile.keys.fingerprint and is_held_by_user(profile.settings):
+        fingerprint = take_held(house, ring, profile.keys.fingerprint).fingerprint
     ring.add_correspondents(list(public.values()))
     _move(house.paths.gnupg(name), house.paths.gnupg(_old(name)))
     _move(house.paths.gnupg(_new(name)), house.paths.gnupg(name))

@@ -18,6 +18,13 @@ class Where(StrEnum):
     HOST = "host"
 
 
+class HeldBy(StrEnum):
+    """Whose GnuPG on the host has the private key: the mailbox's own key ring, or the user's."""
+
+    MAILBOX = "mailbox"
+    USER = "user"
+
+
 @dataclass(frozen=True)
 class Rule:
     """What happens before an operation: nothing, or a question whose yes lasts `minutes`."""
@@ -53,6 +60,13 @@ class Custody:
     where: Where = Where.GUEST
     decrypt: Rule = field(default_factory=Rule)
     sign: Rule = field(default_factory=Rule)
+    holder: HeldBy = HeldBy.MAILBOX
+
+    def problem(self) -> str | None:
+        """Why this cannot be; None when it can."""
+        if self.holder is HeldBy.USER and self.where is not Where.HOST:
+            return "is user, which needs a custody of host"
+        return None
 
     def rule(self, operation: str) -> Rule:
         """The rule of an operation, `decrypt` or `sign`."""
@@ -66,9 +80,12 @@ class Grants:
         self._custody = custody
         self._until: dict[str, float] = {}
         self._denied_until: dict[str, float] = {}
+        self._declined_until: dict[str, float] = {}
 
     def decide(self, operation: str, now: float) -> bool | None:
         """True and False as the user said, None when he has to be asked."""
+        if now < self._declined_until.get(operation, 0.0):
+            return False
         if not self._custody.rule(operation).ask or now < self._until.get(operation, 0.0):
             return True
         return False if now < self._denied_until.get(operation, 0.0) else None
@@ -80,11 +97,16 @@ class Grants:
         else:
             self._denied_until[operation] = now + ONE_ANSWER_S
 
+    def decline(self, operation: str, now: float) -> None:
+        """Note that the user did not unlock the key: a no for one mail, whatever the rule."""
+        self._declined_until[operation] = now + ONE_ANSWER_S
+
     def allow(self, seconds: float, now: float) -> None:
         """Allow everything for a while, as a user said beforehand."""
         for operation in ("decrypt", "sign"):
             self._until[operation] = now + seconds
             self._denied_until.pop(operation, None)
+            self._declined_until.pop(operation, None)
 
 
 class Rate:

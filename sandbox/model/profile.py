@@ -11,7 +11,7 @@ from typing import Any
 from sandbox.model import names
 from sandbox.model.account import Account, read_account, write_account
 from sandbox.model.contract import Contract, read_contract, write_contract
-from sandbox.model.custody import Custody, Where, parse_rule
+from sandbox.model.custody import Custody, HeldBy, Where, parse_rule
 from sandbox.model.errors import InvalidInputError
 from sandbox.model.machine import Shape
 from sandbox.model.openpgp import Keys, read_keys, write_keys
@@ -170,6 +170,7 @@ def write_profile(profile: Profile) -> dict[str, Any]:
             "custody": str(settings.custody.where),
             "decrypt": str(settings.custody.decrypt),
             "sign": str(settings.custody.sign),
+            "holder": str(settings.custody.holder),
         },
     }
 
@@ -210,6 +211,7 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
             where=keys.parsed("custody", Where, default.custody.where),
             decrypt=keys.parsed("decrypt", parse_rule, default.custody.decrypt),
             sign=keys.parsed("sign", parse_rule, default.custody.sign),
+            holder=keys.parsed("holder", HeldBy, default.custody.holder),
         ),
     )
     if not 1 <= settings.machine.cpus <= 64:
@@ -218,6 +220,9 @@ def _read_settings(reader: Reader, base: Settings | None) -> Settings:
         machine.problem("on_close", f"{settings.machine.on_close!r} is not shutdown or suspend")
     if not 0 <= settings.machine.keep_days <= 365:
         machine.problem("keep_days", f"{settings.machine.keep_days} is not between 0 and 365")
+    problem = settings.custody.problem()
+    if problem:
+        keys.problem("holder", problem)
     for table in (machine, volume, policy, display, keys):
         table.finish()
     return settings

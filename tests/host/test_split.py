@@ -25,6 +25,7 @@ from sandbox.host.vault import Vault
 from sandbox.model.secrets import KEY_PASSPHRASE
 from sandbox.state.activity import Activity
 from tests.host.conftest import need
+from tests.host.test_keyring_locks import lock, unlock
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
@@ -124,6 +125,19 @@ def test_a_reply_is_signed_on_the_host(world: World) -> None:
     assert ("sign", "done") in world.uses()
 
 
+def test_keys_are_proven_with_the_gnupg_that_has_none(world: World) -> None:
+    other = {"fingerprint": world.bert.fingerprint, "addresses": [CORRESPONDENT]}
+    own = world.anna.fingerprint
+    request = {"own": own, "custody": "host", "correspondents": [other]}
+    before = world.uses()
+    assert world.thunderbird.check(request) == {own: "", world.bert.fingerprint: ""}
+    assert {("sign", "done"), ("decrypt", "done")} <= set(world.uses()[len(before) - 1 :])
+    world.hold(sign="ask")  # there is no desktop here: nobody can be asked
+    problems = world.thunderbird.check({**request, "correspondents": []})
+    assert problems == {own: "GPGME.sign failed"}
+    world.hold()
+
+
 def test_what_nobody_allows_is_an_error_on_the_screen_and_passes(world: World) -> None:
     world.hold(decrypt="ask")  # there is no desktop here: nobody can be asked
     shown = world.read(1)
@@ -131,6 +145,17 @@ def test_what_nobody_allows_is_an_error_on_the_screen_and_passes(world: World) -
     assert any("decryptionFailed" in bar for bar in shown.bars)
     assert world.uses()[-1] == ("decrypt", "no answer")
     assert Custodians().allow(world.folder / "custody.sock", 3600)
+    assert world.read(1).body == TEXT
+
+
+def test_a_locked_keyring_is_an_error_on_the_screen_and_passes(
+    world: World, in_session: Session
+) -> None:
+    world.hold()  # a new agent, which remembers no passphrase
+    lock(in_session)
+    assert world.read(1).encrypted == "notok"
+    assert world.uses()[-1] == ("decrypt", "locked")
+    unlock(in_session)
     assert world.read(1).body == TEXT
 
 

@@ -219,6 +219,63 @@ def test_whatever_comes_only_own_keys_are_used(chunks: list[bytes], result: byte
             pending = guest.succeed(result) if operations else []
 
 
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    """Real bytes with a few pieces cut out, put in twice, or written over."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(0, 6))):
+        start = draw(st.integers(0, len(data)))
+        end = min(len(data), start + draw(st.integers(0, 60)))
+        data[start:end] = draw(
+            st.one_of(
+                st.binary(max_size=12),
+                st.just(b""),
+                st.just(bytes(data[start:end]) * 2),
+                st.sampled_from([STRANGER.encode(), b"\nEND\n", b"\nCAN\n", b"%0A", b"\0"]),
+            )
+        )
+    return bytes(data)
+
+
+@st.composite
+def damaged_sessions(draw: st.DrawFn) -> tuple[bytes, set[str]]:
+    """A recorded session of a real program, damaged, and the keygrips that were its own."""
+    lines = lines_of(draw(st.sampled_from(RECORDED)))
+    whole = b"".join(line + b"\n" for line in lines)
+    named = {word.decode() for word in re.findall(rb"\b[0-9A-F]{40}\b", whole)}
+    return damaged(draw, whole), named - {STRANGER}
+
+
+@given(damaged_sessions(), st.integers(1, 4000))
+def test_a_damaged_session_gets_nothing_that_the_whole_one_did_not(
+    recorded: tuple[bytes, set[str]], size: int
+) -> None:
+    stream, own = recorded
+    guest = Session(own, own, "2.2.40")
+    for start in range(0, len(stream), size):
+        pending = guest.feed(stream[start : start + size])
+        while pending:
+            operations = [event for event in pending if isinstance(event, Sign | Decrypt)]
+            for event in operations:
+                assert event.grip in own
+                if isinstance(event, Decrypt):
+                    assert check_ciphertext(event.ciphertext) == event.ciphertext
+                else:
+                    assert len(event.digest) == assuan.DIGESTS[event.algorithm]
+            pending = guest.fail(assuan.TIMEOUT) if operations else []
+
+
+@given(st.data())
+def test_a_damaged_ciphertext_is_refused_or_is_one(data: st.DataObject) -> None:
+    real = (ECDH, b"(7:enc-val(3:rsa(1:a3:abc)))", b"(7:enc-val(3:elg(1:a1:x)(1:b1:y)))")
+    broken = data.draw(st.composite(lambda draw: damaged(draw, draw(st.sampled_from(real))))())
+    try:
+        taken = check_ciphertext(broken)
+    except SexpError:
+        return
+    assert taken == broken.removesuffix(b"\0")
+    assert taken.startswith(b"(7:enc-val(") and taken.endswith(b"))")
+
+
 @given(st.binary(max_size=3000))
 def test_data_survives_its_lines(data: bytes) -> None:
     lines = assuan.data_lines(data).splitlines()

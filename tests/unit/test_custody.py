@@ -17,16 +17,18 @@ from sandbox.host.custody import pinentry
 from sandbox.host.custody.agent import AgentError
 from sandbox.host.custody.holder import Holder, Holding
 from sandbox.host.custody.keygrips import parse_grips, parse_retired
+from sandbox.lifecycle import rings
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
+from sandbox.lifecycle.keys import list_keys
 from sandbox.lifecycle.onboard import onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.lifecycle.shred import shred
-from sandbox.model.custody import Custody, Grants, Rate, Rule, Where, parse_rule
+from sandbox.model.custody import Custody, Grants, HeldBy, Rate, Rule, Where, parse_rule
 from sandbox.model.errors import InvalidInputError, MailboxError
 from sandbox.model.profile import read_profile, write_profile
 from sandbox.state.activity import MOST_BYTES, Activity
-from tests.unit.fakes import NAME, OWN, SETTINGS, World, make_wish
+from tests.unit.fakes import BERT, NAME, OWN, SETTINGS, FakeUserKeyring, World, make_wish
 
 HOST = replace(SETTINGS, custody=Custody(Where.HOST, sign=Rule(ask=True, minutes=10)))
 
@@ -192,6 +194,7 @@ def test_whatever_the_agent_does_the_guest_gets_an_answer(
         writer.write(SIGNING + b"BYE\n")
         whole = await reader.read()
         server.close()
+        holder.close()
         return whole
 
     assert answer in asyncio.run(talk())
@@ -272,6 +275,71 @@ def test_shred_takes_the_activity_along(house: House) -> None:
     Activity(path).append("decrypt", "G", "done")
     shred(house, NAME)
     assert not path.exists()
+
+
+# -- a key that the user holds --------------------------------------------------------------------
+
+USERS = replace(SETTINGS, custody=Custody(Where.HOST, holder=HeldBy.USER))
+
+
+def test_no_copy_is_made_of_a_key_that_the_user_holds(world: World, house: House) -> None:
+    onboard(house, make_wish(settings=USERS))
+    ring = house.paths.gnupg(NAME)
+    assert sorted(path.name for path in ring.iterdir()) == [f"{OWN}.public", f"{BERT}.public"]
+    open_mailbox(house, NAME, headless=True)
+    (held,) = world.state["custodians"].values()
+    assert (held["fingerprint"], held["home"]) == (OWN, None)
+    assert world.desired[-1]["openpgp"]["key"]["secret"] is None
+    assert [each.problem for each in list_keys(house, NAME)] == ["", ""]
+    shred(house, NAME)
+    assert OWN in world.keys  # the user's own GnuPG is nobody else's
+
+
+def test_a_key_whose_secret_the_user_lacks_is_not_taken(
+    world: World, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeUserKeyring, "has_secret", lambda _self, _fingerprint: False)
+    with pytest.raises(MailboxError) as caught:
+        onboard(house, make_wish(settings=USERS))
+    assert caught.value.code == "key-not-found" and "smartcard" in caught.value.resolution
+    assert house.records.find(NAME) is None and world.state["vault"] == {}
+
+
+def test_a_lost_card_is_told_by_the_list(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    onboard(house, make_wish(settings=USERS))
+    monkeypatch.setattr(FakeUserKeyring, "has_secret", lambda _self, _fingerprint: False)
+    assert list_keys(house, NAME)[0].problem == "has no secret part here"
+
+
+def test_a_ring_without_a_copy_is_not_locked(house: House) -> None:
+    onboard(house, make_wish(settings=USERS))
+    profile = house.records.load(NAME)
+    assert not rings.is_locked(house, profile, "passphrase")
+    house.profile_keyring(NAME).destroy()
+    assert rings.is_locked(house, profile, "passphrase")
+    keys = rings.renew(house, profile, None, (), "passphrase", lambda _: "")
+    assert keys.fingerprint == OWN
+    assert not (house.paths.gnupg(NAME) / f"{OWN}.secret").exists()
+
+
+def test_only_a_key_on_the_host_can_be_the_users(house: House) -> None:
+    onboard(house, make_wish(settings=USERS))
+    document = write_profile(house.records.load(NAME))
+    assert document["keys"]["holder"] == "user"
+    document["keys"]["custody"] = "guest"
+    with pytest.raises(InvalidInputError) as caught:
+        read_profile(document, house.records.template("default"))
+    assert "keys.holder" in caught.value.details
+
+
+def test_who_cancels_is_asked_no_more_for_one_mail_even_where_all_is_allowed() -> None:
+    grants = Grants(Custody(Where.HOST))
+    grants.decline("decrypt", now=0)
+    assert [grants.decide("decrypt", now) for now in (1, 29, 31)] == [False, False, True]
+    assert grants.decide("sign", 1) is True
+    grants.decline("decrypt", now=40)
+    grants.allow(60, now=41)
+    assert grants.decide("decrypt", 42) is True
 
 
 # -- the warden's configuration -------------------------------------------------------------------

@@ -15,7 +15,11 @@ from sandbox.channel.assuan import Decrypt, Sign
 _PASSED_ON = {
     assuan.NO_SECKEY,
     assuan.TIMEOUT,
+    assuan.NO_PINENTRY,
+    assuan.PINENTRY,
     assuan.CANCELED,
+    assuan.CARD_REMOVED,
+    assuan.NO_CARD,
     assuan.NOT_CONFIRMED,
     assuan.FORBIDDEN,
 }
@@ -49,22 +53,18 @@ class Agent:
 
     async def version(self) -> str:
         """The agent's version, such as `2.2.40`."""
-        data, _status = await self._ask("GETINFO version")
+        self._writer.write(b"GETINFO version\n")
+        data, _status = await self._answer()
         return data.decode("ascii", "replace")
 
     async def perform(self, operation: Sign | Decrypt, description: str) -> tuple[bytes, bytes]:
-        """The operation's result and its status line; raises AgentError."""
-        await self._ask("RESET")
-        await self._ask(f"{'SIGKEY' if isinstance(operation, Sign) else 'SETKEY'} {operation.grip}")
-        await self._ask(f"SETKEYDESC {_plus_escaped(description)}")
-        if isinstance(operation, Sign):
-            await self._ask(f"SETHASH {operation.algorithm} {operation.digest.hex().upper()}")
-            return await self._ask("PKSIGN")
-        return await self._ask("PKDECRYPT", operation.ciphertext)
-
-    async def _ask(self, line: str, inquired: bytes = b"") -> tuple[bytes, bytes]:
-        self._writer.write(line.encode("ascii") + b"\n")
-        return await self._answer(inquired)
+        """The operation's result and its status line; after an AgentError, hang up."""
+        # In one piece: a wait for each answer would take longer than the operation itself.
+        lines = _lines(operation, description)
+        self._writer.write("".join(f"{line}\n" for line in lines).encode("ascii"))
+        for _ in lines[:-1]:
+            await self._answer()
+        return await self._answer(operation.ciphertext if isinstance(operation, Decrypt) else b"")
 
     async def _answer(self, inquired: bytes = b"") -> tuple[bytes, bytes]:
         data, status = bytearray(), b""
@@ -89,6 +89,14 @@ class Agent:
         if not line.endswith(b"\n"):
             raise AgentError(assuan.NO_AGENT)
         return line[:-1]
+
+
+def _lines(operation: Sign | Decrypt, description: str) -> list[str]:
+    told = f"SETKEYDESC {_plus_escaped(description)}"
+    if isinstance(operation, Decrypt):
+        return ["RESET", f"SETKEY {operation.grip}", told, "PKDECRYPT"]
+    digest = f"SETHASH {operation.algorithm} {operation.digest.hex().upper()}"
+    return ["RESET", f"SIGKEY {operation.grip}", told, digest, "PKSIGN"]
 
 
 def _plus_escaped(text: str) -> str:

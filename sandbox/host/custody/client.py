@@ -34,7 +34,7 @@ class Custodians:
         terminal = _terminal()
         process.spawn_daemon(argv, config=json.dumps({**config, "tty": terminal}).encode())
         end = time.monotonic() + _START_S
-        while self._ask(control, {"op": "status"}) is None:
+        while (answer := self._ask(control, {"op": "status"})) is None:
             if time.monotonic() > end:
                 raise MailboxError(
                     "The private key could not be offered to the machine; it stays where it is.",
@@ -44,6 +44,9 @@ class Custodians:
                     exit_code=Exit.KEYS,
                 )
             time.sleep(_POLL_S)
+        if not answer.get("here"):
+            self.stop(control)
+            raise _not_here(config)
 
     def allow(self, control: Path, seconds: float) -> bool:
         """Allow every operation for a while; False when no custodian runs."""
@@ -73,6 +76,19 @@ class Custodians:
                 fields = json.loads(answer.readline(4096))
             return fields if isinstance(fields, dict) else None
         return None
+
+
+def _not_here(config: Mapping[str, Any]) -> MailboxError:
+    own = "the mailbox's key ring" if config["home"] else "your own GnuPG"
+    other = "user" if config["home"] else "mailbox"
+    return MailboxError(
+        f"The private key {config['fingerprint']} is not in {own}; the machine was not given it.",
+        details="Mail that is encrypted to it could not be read, and none could be signed.",
+        resolution=f'Bring the key there, or say `holder = "{other}"` below [keys] in '
+        f"`mailbox edit {config['name']}`.",
+        code="key-not-here",
+        exit_code=Exit.KEYS,
+    )
 
 
 def _terminal() -> str | None:

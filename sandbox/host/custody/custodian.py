@@ -2,7 +2,8 @@
 
 `python -m sandbox.host.custody.custodian` reads its configuration from standard input, serves the
 guest's GnuPG on one socket (the warden carries it) and the user's commands on another. It starts
-the profile's gpg-agent when it is needed and ends it with itself.
+the profile's gpg-agent when it is needed and ends it with itself; with a key that the user's own
+GnuPG holds it asks the user's agent instead.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import json
 import logging
 import os
-import shlex
 import signal
 import sys
 import time
@@ -22,15 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.channel.daemon import detach, hold_lock
-from sandbox.host import process
-from sandbox.host.custody.agent import Agent
 from sandbox.host.custody.ask import ask_user
+from sandbox.host.custody.doors import Door, KeyRing
 from sandbox.host.custody.holder import Holder, Holding
-from sandbox.host.custody.keygrips import held_grips
-from sandbox.host.gnupg import AGENT_CONF
+from sandbox.host.custody.keygrips import Grips
 from sandbox.model.custody import Custody, Grants, Where, parse_rule
 from sandbox.model.errors import MailboxError
-from sandbox.state import files
 from sandbox.state.activity import Activity
 
 EXIT_RUNNING = 75
@@ -49,7 +46,8 @@ class Config:
     name: str
     fingerprint: str
     retired: tuple[str, ...]
-    home: Path
+    # Of the mailbox's key ring; None: the user's own GnuPG holds the key.
+    home: Path | None
     socket: Path
     control: Path
     log_file: Path
@@ -62,12 +60,13 @@ class Config:
     def parse(cls, text: bytes) -> Config:
         """From JSON; KeyError or ValueError if it is none."""
         fields = json.loads(text)
-        paths = {key: Path(fields[key]) for key in ("home", "socket", "control", "log_file")}
+        paths = {key: Path(fields[key]) for key in ("socket", "control", "log_file")}
         return cls(
             profile_id=uuid.UUID(fields["profile_id"]),
             name=str(fields["name"]),
             fingerprint=str(fields["fingerprint"]),
             retired=tuple(map(str, fields.get("retired", ()))),
+            home=Path(fields["home"]) if fields["home"] else None,
             activity=Path(fields["activity"]),
             turns=Path(fields["turns"]),
             custody=Custody(Where.HOST, parse_rule(fields["decrypt"]), parse_rule(fields["sign"])),
@@ -76,56 +75,16 @@ class Config:
         )
 
 
-class KeyHome:
-    """The profile's GnuPG home and its agent, whose pinentry reads the keyring."""
-
-    def __init__(self, home: Path, profile: uuid.UUID, turns: Path) -> None:
-        self._home = home
-        self._pinentry = home / "pinentry"
-        self._starting = asyncio.Lock()
-        module = "sandbox.host.custody.pinentry"
-        command = [sys.executable, "-P", "-m", module, str(profile), str(turns)]
-        files.replace(self._pinentry, f"#!/bin/sh\nexec {shlex.join(command)}\n".encode())
-        self._pinentry.chmod(0o700)
-        # In its settings, not on a command line: whatever starts an agent here starts this one.
-        # The keyring is asked once an hour, not once a mail.
-        self._configure(f"pinentry-program {self._pinentry}\ndefault-cache-ttl 3600\n")
-
-    async def connect(self) -> Agent:
-        """A connection to the agent's restricted socket; starts the agent when it is not there."""
-        try:
-            return await Agent.connect(await self._socket())
-        except OSError:
-            async with self._starting:
-                await asyncio.to_thread(self._launch)
-            return await Agent.connect(await self._socket())
-
-    async def _socket(self) -> Path:
-        ask = ["gpgconf", "--homedir", str(self._home), "--list-dirs", "agent-extra-socket"]
-        done = await asyncio.to_thread(process.run, ask, timeout=10)
-        return Path(done.stdout.decode().strip())
-
-    def _launch(self) -> None:
-        argv = ["gpgconf", "--homedir", str(self._home), "--launch", "gpg-agent"]
-        process.run(argv, check=False, timeout=10)
-
-    def end(self) -> None:
-        """End the agent; what it knew is gone with its memory."""
-        self._configure("")
-        self._pinentry.unlink(missing_ok=True)
-
-    def _configure(self, more: str) -> None:
-        files.replace(self._home / "gpg-agent.conf", (AGENT_CONF + more).encode())
-        process.run(["gpgconf", "--homedir", str(self._home), "--kill", "all"], check=False)
-
-
 class Custodian:
     """The two sockets and what stands behind them."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._grants = Grants(config.custody)
-        self._home = KeyHome(config.home, config.profile_id, config.turns)
+        self._door = Door()
+        if config.home:
+            self._door = KeyRing(config.home, config.profile_id, config.turns)
+        self._grips = Grips((), (), here=False)
         self._activity = Activity(config.activity)
         self.stop = asyncio.Event()
 
@@ -142,26 +101,27 @@ class Custodian:
         finally:
             for server in servers:
                 server.close()
-            self._home.end()
+            self._door.end()
 
     async def _serve_guest(self) -> Any:
         config = self._config
-        grips = held_grips(config.home, config.fingerprint, config.retired)
+        grips = self._grips = self._door.grips(config.fingerprint, config.retired)
         holding = Holding(
             label=config.name,
             key=config.fingerprint,
             version=await self._version(),
             sign=grips.sign,
             decrypt=grips.decrypt,
-            connect=self._home.connect,
+            connect=self._door.connect,
             ask=self._ask,
             note=self._note,
+            asks_person=config.home is None,
         )
         return Holder(holding, self._grants).serve
 
     async def _version(self) -> str:
         try:
-            agent = await self._home.connect()
+            agent = await self._door.connect()
             try:
                 return await agent.version()
             finally:
@@ -200,7 +160,8 @@ class Custodian:
             self._note("allowed", f"{seconds:g} s", "by the user")
         elif request.get("op") == "stop":
             self.stop.set()
-        return {"pid": os.getpid(), "fingerprint": self._config.fingerprint}
+        here = self._grips.here
+        return {"pid": os.getpid(), "fingerprint": self._config.fingerprint, "here": here}
 
 
 async def _main(config: Config) -> None:

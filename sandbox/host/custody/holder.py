@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +23,8 @@ CHUNK = 8192
 IDLE_S = 600.0
 ANSWER_S = 30.0
 AGENT_S = 30.0
+# A person types a PIN, or looks for a card.
+PERSON_S = 120.0
 # Many mails at once are fine, and a guest that decrypts day and night is slowed down.
 BURST, PER_SECOND = 400, 20.0
 
@@ -48,6 +50,42 @@ class Holding:
     """Ask the user about an operation; None when nobody can be asked."""
     note: Callable[[str, str, str], None] = field(repr=False)
     """Write down operation, keygrip (or what was refused) and outcome."""
+    asks_person: bool = False
+    """Whether the agent may ask a person: the user's own does, with its pinentry."""
+
+
+class _Agents:
+    """Connections to the agent, which rest between operations: making one takes its time."""
+
+    def __init__(self, connect: Callable[[], Awaitable[KeyAgent]]) -> None:
+        self._connect = connect
+        self._resting: list[KeyAgent] = []
+
+    async def perform(self, operation: Sign | Decrypt, words: str) -> tuple[bytes, bytes]:
+        while self._resting:
+            # One that rested may have lost its agent meanwhile; a new one may find the next agent.
+            with suppress(OSError):
+                try:
+                    return await self._use(self._resting.pop(), operation, words)
+                except AgentError as error:
+                    if error.code != assuan.NO_AGENT:
+                        raise
+        return await self._use(await self._connect(), operation, words)
+
+    async def _use(
+        self, agent: KeyAgent, operation: Sign | Decrypt, words: str
+    ) -> tuple[bytes, bytes]:
+        try:
+            result = await agent.perform(operation, words)
+        except BaseException:
+            agent.close()
+            raise
+        self._resting.append(agent)
+        return result
+
+    def close(self) -> None:
+        while self._resting:
+            self._resting.pop().close()
 
 
 class Holder:
@@ -57,8 +95,13 @@ class Holder:
         self.grants = grants
         self._holding = holding
         self._rate = Rate(BURST, PER_SECOND)
+        self._agents = _Agents(holding.connect)
         self._asking: dict[str, asyncio.Task[bool | None]] = {}
         self._open = 0
+        # A person is asked one thing at a time: the answer to the first may serve for the next.
+        self.turn: AbstractAsyncContextManager[None] = (
+            asyncio.Lock() if holding.asks_person else nullcontext()
+        )
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
@@ -73,6 +116,16 @@ class Holder:
         finally:
             self._open -= 1
             writer.close()
+
+    async def perform(self, operation: Sign | Decrypt, name: str) -> tuple[bytes, bytes]:
+        """Have the agent do it; AgentError, OSError or TimeoutError when it does not."""
+        words = f"{self._holding.label}: {name} with the key {self._holding.key}"
+        async with asyncio.timeout(PERSON_S if self._holding.asks_person else AGENT_S):
+            return await self._agents.perform(operation, words)
+
+    def close(self) -> None:
+        """Hang up on the agent."""
+        self._agents.close()
 
     async def permitted(self, name: str) -> int:
         """0 when the operation may go on, else the number of the error for the guest."""
@@ -120,22 +173,17 @@ class _Connection:
         self._reader = reader
         self._writer = writer
         self._session = assuan.Session(holding.sign, holding.decrypt, holding.version)
-        self._agent: KeyAgent | None = None
         self._refusals = 0
 
     async def run(self) -> None:
         self._writer.write(self._session.greeting())
-        try:
-            while not self._session.over:
-                await self._writer.drain()
-                async with asyncio.timeout(IDLE_S):
-                    untrusted_data = await self._reader.read(CHUNK)
-                if not untrusted_data:
-                    return
-                await self._act(self._session.feed(untrusted_data))
-        finally:
-            if self._agent is not None:
-                self._agent.close()
+        while not self._session.over:
+            await self._writer.drain()
+            async with asyncio.timeout(IDLE_S):
+                untrusted_data = await self._reader.read(CHUNK)
+            if not untrusted_data:
+                return
+            await self._act(self._session.feed(untrusted_data))
 
     async def _act(self, events: list[assuan.Event]) -> None:
         for event in events:
@@ -156,11 +204,15 @@ class _Connection:
             self._holding.note("refused", what, "refused")
 
     async def _perform(self, operation: Sign | Decrypt) -> list[assuan.Event]:
+        async with self._holder.turn:
+            return await self._perform_now(operation)
+
+    async def _perform_now(self, operation: Sign | Decrypt) -> list[assuan.Event]:
         name = "sign" if isinstance(operation, Sign) else "decrypt"
         code = await self._holder.permitted(name)
         if not code:
             try:
-                result, status = await self._with_agent(operation, name)
+                result, status = await self._holder.perform(operation, name)
             except AgentError as error:
                 code = error.code
             except TimeoutError:
@@ -170,27 +222,22 @@ class _Connection:
             else:
                 self._holding.note(name, operation.grip, "done")
                 return self._session.succeed(result, status)
-        self._drop_agent()
+        if self._holding.asks_person and code in _DECLINED:
+            # Nobody is asked again for the other parts of the same mail.
+            self._holder.grants.decline(name, time.monotonic())
         self._holding.note(name, operation.grip, _OUTCOMES.get(code, "failed"))
         return self._session.fail(code)
 
-    async def _with_agent(self, operation: Sign | Decrypt, name: str) -> tuple[bytes, bytes]:
-        words = f"{self._holding.label}: {name} with the key {self._holding.key}"
-        async with asyncio.timeout(AGENT_S):
-            if self._agent is None:
-                self._agent = await self._holding.connect()
-            return await self._agent.perform(operation, words)
 
-    def _drop_agent(self) -> None:
-        if self._agent is not None:
-            self._agent.close()
-            self._agent = None
-
-
+_DECLINED = {assuan.CANCELED, assuan.TIMEOUT, assuan.NO_CARD, assuan.CARD_REMOVED}
 _OUTCOMES = {
     assuan.NOT_CONFIRMED: "denied",
     assuan.TIMEOUT: "no answer",
     assuan.FORBIDDEN: "too many",
     assuan.NO_AGENT: "no agent",
     assuan.CANCELED: "locked",
+    assuan.NO_CARD: "no card",
+    assuan.CARD_REMOVED: "no card",
+    assuan.NO_PINENTRY: "no pinentry",
+    assuan.PINENTRY: "no pinentry",
 }

@@ -11,27 +11,32 @@ from sandbox.host import process
 
 @dataclass(frozen=True)
 class Grips:
-    """Keygrips of the usable secret parts of one key."""
+    """Keygrips of the usable secret parts of keys; `here`: whether there are any parts at all."""
 
     sign: tuple[str, ...]
     decrypt: tuple[str, ...]
+    here: bool = True
 
 
-def held_grips(home: Path, own: str, retired: Sequence[str]) -> Grips:
+def held_grips(home: Path | None, own: str, retired: Sequence[str]) -> Grips:
     """What a machine may use: its own key, if there is one, and what retired ones decrypt."""
-    grips = read_grips(home, own) if own else Grips((), ())
+    listing = _listing(home, own) if own else ""
+    grips = parse_grips(listing)
     old = [grip for each in retired for grip in parse_retired(_listing(home, each))]
-    return Grips(grips.sign, tuple(dict.fromkeys((*grips.decrypt, *old))))
+    here = bool(old or any(_parts(listing)))
+    return Grips(grips.sign, tuple(dict.fromkeys((*grips.decrypt, *old))), here)
 
 
-def read_grips(home: Path, fingerprint: str) -> Grips:
-    """The keygrips of a key in a GnuPG home."""
+def read_grips(home: Path | None, fingerprint: str) -> Grips:
+    """The keygrips of a key in a GnuPG home; None is the user's."""
     return parse_grips(_listing(home, fingerprint))
 
 
-def _listing(home: Path, fingerprint: str) -> str:
-    argv = ["gpg", "--homedir", str(home), "--batch", "--with-colons", "--with-keygrip"]
-    listing = process.run([*argv, "--list-secret-keys", "--", fingerprint])
+def _listing(home: Path | None, fingerprint: str) -> str:
+    where = ["--homedir", str(home)] if home else []
+    argv = ["gpg", *where, "--batch", "--with-colons", "--with-keygrip"]
+    # Without such a key, gpg fails and lists nothing.
+    listing = process.run([*argv, "--list-secret-keys", "--", fingerprint], check=False)
     return listing.stdout.decode(errors="replace")
 
 
