@@ -2,7 +2,7 @@
 
 .PHONY: demo test check unit bench endurance install
 
-demo: ## the main job from end to end; KEEP=1 leaves the mailbox open
+demo: ## the main job from end to end; KEEP=1 leaves it open; CLIENT=evolution, CUSTODY=host
 	scripts/run python -m demo
 
 test: ## everything: formatting, types, unit, host and machine tests

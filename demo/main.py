@@ -1,6 +1,7 @@
 """`make demo`: the main job from end to end, with real parts, and a report of what was proven.
 
-KEEP=1 leaves the mailbox open and says how to look at it; CLIENT=evolution takes Evolution.
+KEEP=1 leaves the mailbox open and says how to look at it; CLIENT=evolution takes Evolution, and
+CUSTODY=host leaves the private key on this computer.
 """
 
 from __future__ import annotations
@@ -37,6 +38,16 @@ reference = "AV-Vertrag 2026/4"
 IMAP, SMTP = "imap.kunde.test", "smtp.kunde.test"
 EVENT, CONTACT = "Übergabe beim Kunden", "Bert Partner <bert@partner.test>"
 TEMPLATES = {"thunderbird": "default", "evolution": "evolution"}
+CUSTODIES = ("guest", "host")
+
+
+# Every place in a machine where a mail client would keep a private key.
+SECRETS = (
+    "find / -xdev -name '*.key' -path '*private-keys*' 2>/dev/null;"
+    "find /home /run -name '*.key' -path '*private-keys*' 2>/dev/null;"
+    "find /home /run -name secring.gpg -size +0 2>/dev/null;"
+    "grep -rlE 'PGP PRIVATE KEY|protected-private-key' /home /run 2>/dev/null; true"
+)
 
 
 class DemoError(Exception):
@@ -86,6 +97,7 @@ def onboard_arguments(
     paper: Path | None = None,
     client: str = "thunderbird",
     dav: DavServer | None = None,
+    custody: str = "guest",
 ) -> list[str]:
     """The flags of `mailbox onboard` for the demonstration's customer; see `passwords`.
 
@@ -101,6 +113,7 @@ def onboard_arguments(
         *("--key", customer.fingerprint, "--correspondent", partner.fingerprint),
         *("--colour", "green", "--size", "2G", "--signature", "Anna Kundin, Kunde GmbH"),
         *("--template", TEMPLATES[client], "--password-stdin", "--marionette"),
+        *("--custody", custody),
         *(("--recovery-code-to", str(paper)) if paper else ("--no-recovery-code",)),
         *(collection_arguments(dav) if dav else ()),
     ]
@@ -159,10 +172,12 @@ class Demo:
         dav: DavServer,
         *,
         client: str = "thunderbird",
+        custody: str = "guest",
     ) -> None:
         self.session = session
         self.dav = dav
         self.client = client
+        self.custody = custody
         self.server = server
         self.customer = customer
         self.partner = partner
@@ -199,7 +214,7 @@ class Demo:
             paper = self.server.folder / "recovery-code"
             people = (self.customer, self.partner)
             arguments = onboard_arguments(
-                self.server, *people, paper=paper, client=self.client, dav=self.dav
+                self.server, *people, paper=paper, client=self.client, custody=self.custody, dav=self.dav
             )
             words = passwords(self.server, self.dav)
             self.session.mailbox("onboard", NAME, "--reuse-name", *arguments, input=words)
@@ -272,6 +287,23 @@ class Demo:
             self.dav.wait_for(CALENDAR, made)
             proven.append("an event made in the client is on the server")
             proven.append(require(not proof.dialogs(), "nothing was asked"))
+
+    def prove_keys(self) -> None:
+        """The mail client's own word, and where the private key is."""
+        with self.report.step("Let the mail client prove its keys") as proven:
+            said = json.loads(self.session.mailbox("keys", "check", NAME, "--json").stdout)
+            serve = [each["role"] for each in said if not each["problem"]]
+            both = sorted(serve) == ["correspondent", "own"]
+            proven.append(require(both, f"the own key and the correspondent's serve {said}"))
+            found = self.session.mailbox("run", NAME, "--root", "--", "sh", "-c", SECRETS).text
+            if self.custody == "host":
+                proven.append(require(not found.split(), "no private key is in the machine"))
+                uses = json.loads(self.session.mailbox("keys", "activity", NAME, "--json").stdout)
+                done = {use["operation"] for use in uses if use["outcome"] == "done"}
+                used = done == {"decrypt", "sign"}
+                proven.append(require(used, "this computer decrypted and signed for it"))
+            else:
+                proven.append(require(found.split(), "the private key is on the volume"))
 
     def close(self) -> None:
         with self.report.step("Close") as proven:
@@ -351,7 +383,7 @@ def _has_account(facts: Facts) -> bool:
     return [account.get("type") for account in facts.accounts].count("imap") == 1
 
 
-def run(root: Path, *, keep: bool, client: str = "thunderbird") -> Report:
+def run(root: Path, *, keep: bool, client: str = "thunderbird", custody: str = "guest") -> Report:
     """The demonstration from end to end."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -367,7 +399,7 @@ def run(root: Path, *, keep: bool, client: str = "thunderbird") -> Report:
             leftovers.note(root, folder)
         partner.learn(customer.public_key(), certify=True)
         customer.learn(partner.public_key())
-        demo = Demo(session, server, customer, partner, dav, client=client)
+        demo = Demo(session, server, customer, partner, dav, client=client, custody=custody)
         stack.callback(lambda: session.mailbox("close", "--all", check=False))
         demo.build_image()
         demo.clean_up_earlier()
@@ -377,6 +409,7 @@ def run(root: Path, *, keep: bool, client: str = "thunderbird") -> Report:
         demo.read()
         demo.answer()
         demo.plan()
+        demo.prove_keys()
         demo.close()
         demo.open("Open it again")
         demo.look_again()
@@ -398,7 +431,11 @@ def main() -> int:
         client = os.environ.get("CLIENT") or "thunderbird"
         if client not in TEMPLATES:
             raise DemoError(f"CLIENT is {client!r}, not one of {', '.join(TEMPLATES)}")
-        run(root_folder(), keep=os.environ.get("KEEP") == "1", client=client)
+        custody = os.environ.get("CUSTODY") or "guest"
+        if custody not in CUSTODIES:
+            raise DemoError(f"CUSTODY is {custody!r}, not one of {', '.join(CUSTODIES)}")
+        keep = os.environ.get("KEEP") == "1"
+        run(root_folder(), keep=keep, client=client, custody=custody)
     except (DemoError, MailServerError, DavServerError, ProofError, SessionError) as error:
         print(f"The demonstration failed: {error}", file=sys.stderr)
         return 1

@@ -50,6 +50,7 @@ class ProvisionResult:
     error: GuestEvent | None = None
     ignored: int = 0
     stderr: str = ""
+    checked: tuple[GuestEvent, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -129,13 +130,15 @@ class WardenClient:
                     on_event(event)
             return _provision_result(call.exit, events)
 
-    def tell(self, verb: str, deadline_s: float) -> ProvisionResult:
+    def tell(
+        self, verb: str, deadline_s: float, wish: Mapping[str, Any] | None = None
+    ) -> ProvisionResult:
         """Run another verb of the guest's own program; as `provision`, it ends with `ready`."""
         request = Request(Op.RUN, argv=(GUEST_PROGRAM, verb), user="root")
         events: list[GuestEvent] = []
         lines, taken, end = LineSplitter(), 0, time.monotonic() + deadline_s
         with self._ask(request, deadline_s) as call:
-            call.feed(None)
+            call.feed(None if wish is None else dumps(wish).encode("ascii"))
             for frame in call.frames():
                 taken += len(frame.payload)
                 if taken > MAX_TOLD or time.monotonic() > end:
@@ -287,6 +290,7 @@ def _provision_result(exit_fields: Mapping[str, Any], events: list[GuestEvent]) 
         error=errors[-1] if errors else None,
         ignored=int(exit_fields.get("ignored", 0)),
         stderr=clean_text(str(exit_fields.get("stderr", "")), 2048),
+        checked=tuple(event for event in events if event.kind == "checked"),
     )
     if result.ok or result.error is not None:
         return result

@@ -15,9 +15,10 @@ MAX_LINE = 64 * 1024
 MAX_TEXT = 500
 MAX_UPTIME_S = 10 * 365 * 24 * 3600.0
 
-EventKind = Literal["phase", "warning", "error"]
+EventKind = Literal["phase", "warning", "error", "checked"]
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\Z", re.ASCII)
+_FINGERPRINT = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?\Z", re.ASCII)
 # CSI, OSC/DCS/APC/PM/SOS strings and two-character escapes, as ECMA-48 writes them.
 _ESCAPE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
@@ -28,13 +29,17 @@ _REQUIRED: dict[str, set[str]] = {
     "phase": {"event", "name"},
     "warning": {"event", "code", "message"},
     "error": {"event", "code", "message"},
+    "checked": {"event", "key", "problem"},
 }
 _OPTIONAL = {"uptime"}
 
 
 @dataclass(frozen=True)
 class GuestEvent:
-    """One checked event: `name` of a phase, or `code` and `message` of a warning or error."""
+    """One checked event: `name` of a phase, or `code` and `message` of a warning or error.
+
+    Of a key that was tried (`checked`), `name` is its fingerprint and `message` what is wrong.
+    """
 
     kind: EventKind
     name: str = ""
@@ -74,6 +79,8 @@ def parse_event(untrusted_line: bytes) -> GuestEvent | None:
 
 
 def _event(kind: EventKind, fields: dict[str, Any]) -> GuestEvent | None:
+    if kind == "checked":
+        return _checked(fields["key"], fields["problem"])
     label = fields["name" if kind == "phase" else "code"]
     message = fields.get("message", "")
     uptime = _uptime(fields["uptime"]) if "uptime" in fields else None
@@ -86,6 +93,12 @@ def _event(kind: EventKind, fields: dict[str, Any]) -> GuestEvent | None:
     return GuestEvent(kind, code=label, message=clean_text(message), uptime=uptime)
 
 
+def _checked(key: object, problem: object) -> GuestEvent | None:
+    if not isinstance(key, str) or not _FINGERPRINT.match(key) or not isinstance(problem, str):
+        return None
+    return GuestEvent("checked", name=key, message=clean_text(problem))
+
+
 def _uptime(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -96,7 +109,9 @@ def _uptime(value: object) -> float | None:
 def event_fields(event: GuestEvent) -> dict[str, Any]:
     """Return the event as the JSON object that `parse_event` reads."""
     fields: dict[str, Any] = {"event": event.kind}
-    if event.kind == "phase":
+    if event.kind == "checked":
+        fields |= {"key": event.name, "problem": event.message}
+    elif event.kind == "phase":
         fields["name"] = event.name
     else:
         fields |= {"code": event.code, "message": event.message}

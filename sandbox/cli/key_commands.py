@@ -89,6 +89,28 @@ def publish(printer: Printer, name: str, folder: Path) -> None:
 
 
 @on_keys(NAME)
+def check(printer: Printer, name: str) -> int:
+    """Prove in the open machine which keys its mail client can use.
+
+    It signs and encrypts a mail with each key and reads it again, by the means that it uses for
+    real ones; nothing is sent. The report is the machine's own.
+    """
+    from sandbox.lifecycle.keycheck import check_keys
+
+    proven = check_keys(compose(printer), name)
+    failed = [each for each in proven if each.problem]
+    if printer.as_json:
+        printer.document([asdict(each) for each in proven])
+    else:
+        rows = [
+            (each.role, each.fingerprint, ", ".join(each.addresses), each.problem or "serves")
+            for each in proven
+        ]
+        printer.table(("WHOSE", "FINGERPRINT", "ADDRESSES", "RESULT"), rows)
+    return Exit.KEYS if failed else Exit.OK
+
+
+@on_keys(NAME)
 def activity(printer: Printer, name: str) -> None:
     """Show what a machine used a key on this computer for, and what it was refused."""
     house = compose(printer)

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sandbox.lifecycle import kept
+from sandbox.lifecycle import kept, keycheck
 from sandbox.lifecycle.close import close_locked
 from sandbox.lifecycle.desired import desired_state, held_on_host
 from sandbox.lifecycle.engine import Plan, Step, StoppedError, run, seconds_of
@@ -59,7 +59,7 @@ _PLUG = Step("plug", "Plugging the volume in", "the mail is there and nowhere el
 _PROVISION = Step("provision", "Setting up the mail client", "account, keys and policies as wished")
 
 
-def plan_open(seen: Observation, image: str, *, custody: bool = False) -> Plan:
+def plan_open(seen: Observation, image: str, *, custody: bool = False, prove: bool = False) -> Plan:
     """The steps from what is seen to a usable client; a running machine keeps what it has."""
     steps: tuple[Step, ...]
     held = (CUSTODY,) if custody else ()
@@ -72,7 +72,8 @@ def plan_open(seen: Observation, image: str, *, custody: bool = False) -> Plan:
         warden = () if seen.warden else (_WARDEN,)
         plug = () if seen.plugged else (_PLUG,)
         steps = (*warden, _GATHER, *held, _CHANNEL, *plug, _PROVISION)
-    return Plan("open", seen.name, steps, {"image": image})
+    proving = (keycheck.PROVE,) if prove else ()
+    return Plan("open", seen.name, (*steps, *proving), {"image": image})
 
 
 @dataclass
@@ -123,7 +124,7 @@ def _open(house: House, profile: Profile, seen: Observation) -> OpenOutcome:
         seen = observe(house, profile.name)
     work = _Opening(house, profile, seen, image)
     timings = run(
-        plan_open(seen, image.id if image else seen.image, custody=held_on_host(profile)),
+        planned(house, profile, seen, image.id if image else seen.image),
         work.effects(),
         house.journal(profile.name),
         house.progress,
@@ -131,6 +132,12 @@ def _open(house: House, profile: Profile, seen: Observation) -> OpenOutcome:
     )
     work.outcome.seconds = seconds_of(timings)
     return work.outcome
+
+
+def planned(house: House, profile: Profile, seen: Observation, image: str) -> Plan:
+    """The plan for a mailbox as it is; after an update of the image, the keys are tried."""
+    due = keycheck.is_due(house.journal(profile.name).read(), image, profile)
+    return plan_open(seen, image, custody=held_on_host(profile), prove=due)
 
 
 def _cleared(house: House, seen: Observation) -> Observation:
@@ -212,6 +219,7 @@ class _Opening:
             "channel": self._await_channel,
             "plug": self._plug,
             "provision": self._provision,
+            "prove": lambda: keycheck.prove_or_warn(self._house, self._profile),
         }
 
     def _chosen_image(self) -> Image:

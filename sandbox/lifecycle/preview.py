@@ -11,6 +11,7 @@ from sandbox.lifecycle import images
 from sandbox.lifecycle.close import is_closed, plan_close
 from sandbox.lifecycle.codes import look
 from sandbox.lifecycle.correspondents import plan_add
+from sandbox.lifecycle.desired import held_on_host
 from sandbox.lifecycle.engine import Plan, Step
 from sandbox.lifecycle.header import plan_backup
 from sandbox.lifecycle.house import House
@@ -18,7 +19,7 @@ from sandbox.lifecycle.keys import plan_remove
 from sandbox.lifecycle.machine import is_usable
 from sandbox.lifecycle.observe import Observation, observe, observe_all
 from sandbox.lifecycle.onboard import Wish, plan_onboard
-from sandbox.lifecycle.open import plan_open
+from sandbox.lifecycle.open import planned
 from sandbox.lifecycle.orphans import orphans
 from sandbox.lifecycle.recover import Means, look_ahead
 from sandbox.lifecycle.resume import plan_resume
@@ -55,13 +56,15 @@ def opening(house: House, name: str) -> Plan:
     refuse_kept(house, known, str(profile.id))
     seen = observe(house, known)
     if seen.pending:
-        return _after_settling(house, known, plan_open(_closed(seen), _image(house, seen)))
+        plan = planned(house, profile, _closed(seen), _image(house, seen))
+        return _after_settling(house, known, plan)
     if is_usable(house, seen):
         return Plan("open", known, (Step("show", "Showing the window", "it is open already"),))
     if seen.machine is MachineState.CLOSED and seen.suspended:
         # Where it turns out not to fit any more, it is discarded and started afresh.
-        return plan_resume(known, _image(house, seen))
-    return plan_open(seen, seen.image if seen.machine is MachineState.OPEN else _image(house, seen))
+        return plan_resume(known, _image(house, seen), custody=held_on_host(profile))
+    image = seen.image if seen.machine is MachineState.OPEN else _image(house, seen)
+    return planned(house, profile, seen, image)
 
 
 def closing(house: House, name: str, *, shutdown: bool = False) -> Plan:

@@ -17,7 +17,7 @@ from sandbox.state.journal import Entry
 # Verbs that change keyslots; they work on closed mailboxes only.
 _KEYSLOT_VERBS = ("recovery-code", "recover", "header-backup", "header-restore")
 # Verbs that write the profile at once or not at all; an open machine goes on meanwhile.
-_PROFILE_VERBS = ("keys add", "keys remove", "keys smime")
+_PROFILE_VERBS = ("keys add", "keys remove", "keys smime", "keys check")
 
 
 def settle(house: House, name: str) -> str:

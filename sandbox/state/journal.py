@@ -38,6 +38,7 @@ _WEIGHT = (
     "keys add",
     "keys remove",
     "keys smime",
+    "keys check",
 )
 
 

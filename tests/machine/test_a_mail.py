@@ -7,6 +7,7 @@ import json
 from demo.davserver import CALENDAR
 from demo.mailserver import CORRESPONDENT
 from demo.main import CONTACT, EVENT
+from tests.machine import proofs
 from tests.machine.conftest import NAME, SUBJECT, World
 
 
@@ -48,6 +49,10 @@ def test_calendar_and_address_book_are_there(opened: World) -> None:
     assert [each["name"] for each in found.address_books] == ["Kontakte"]
     opened.dav.wait_for(CALENDAR, "SUMMARY:Aus-dem-Thunderbird")
     assert not opened.proof.dialogs()
+
+
+def test_the_mail_client_proves_its_keys(opened: World) -> None:
+    proofs.keys_serve(opened, NAME)
 
 
 def test_open_again_means_show_again(opened: World) -> None:

@@ -1,15 +1,16 @@
-"""A private key that stays on the host, used by a real machine through the whole line."""
+"""A private key that stays on the host, used by real machines through the whole line."""
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from demo.mailserver import CORRESPONDENT, CUSTOMER
-from demo.main import message_id, onboard_arguments, prove
+from demo.mailserver import CUSTOMER
+from demo.main import onboard_arguments
+from sandbox.host.storage import suspend_problem
+from tests.machine import proofs
 from tests.machine.conftest import NAME, World
 
 SPLIT = "kunde-split"
@@ -17,47 +18,22 @@ SPLIT = "kunde-split"
 
 @pytest.fixture(scope="module")
 def split(world: World) -> Iterator[World]:
-    """The world with the same customer in a mailbox whose key stays here, open."""
+    """The world with the same customer in a mailbox whose key stays here, open in Thunderbird."""
     world.mailbox("close", NAME)
-    arguments = onboard_arguments(world.server, world.customer, world.partner)
+    arguments = onboard_arguments(world.server, world.customer, world.partner, custody="host")
     password = world.server.password(CUSTOMER).encode() + b"\n"
-    world.mailbox("onboard", SPLIT, "--custody", "host", *arguments, input=password)
+    world.mailbox("onboard", SPLIT, *arguments, input=password)
     world.mailbox("open", SPLIT, "--headless")
     yield world
     world.mailbox("shred", SPLIT, "--yes")
 
 
 def test_mail_is_read_and_answered_with_a_key_that_is_not_there(split: World) -> None:
-    canary = f"canary-{secrets.token_hex(8)}"
-    letter = split.partner.letter(split.customer, "Geteilt", f"Der Entwurf: {canary}\n")
-    split.server.deliver(letter, CUSTOMER)
-    before = len(split.server.messages(CORRESPONDENT))
-    proof = prove(split.session, SPLIT)
-    count = len(split.server.messages(CUSTOMER))
-    split.mailbox("open", SPLIT, "--headless")
-    proof.facts(messages=count)
-    shown = proof.open(
-        message_id=message_id(letter), expect={"encrypted": "ok", "signed": "verified"}
-    )
-    assert canary in shown.body
-    proof.reply("Einverstanden.", message_id=message_id(letter))
-    arrived = split.server.wait_for_messages(CORRESPONDENT, before + 1, deadline_s=120)[-1]
-    reading = split.partner.read(arrived)
-    assert (reading.decrypted, reading.signature) == (True, "good")
-    assert reading.signer == split.customer.fingerprint
-    uses = json.loads(split.mailbox("keys", "activity", SPLIT, "--json").stdout)
-    done = {use["operation"] for use in uses if use["outcome"] == "done"}
-    assert done == {"decrypt", "sign"}
-
-
-def test_the_machine_finds_no_private_key_in_itself(split: World) -> None:
-    looked = split.mailbox(
-        *("run", SPLIT, "--root", "--", "sh", "-c"),
-        "find / -xdev -name '*.key' -path '*private-keys*' 2>/dev/null;"
-        "find /home /run -name secring.gpg -size +0 2>/dev/null;"
-        "grep -rlE 'PGP PRIVATE KEY|protected-private-key' /home /run 2>/dev/null; true",
-    )
-    assert looked.text.split() == []
+    letter = proofs.reads_a_new_letter(split, SPLIT, "thunderbird")
+    proofs.answers(split, SPLIT, "thunderbird", letter)
+    proofs.keys_serve(split, SPLIT)
+    assert proofs.uses(split, SPLIT) == {"decrypt", "sign"}
+    assert proofs.private_keys_in(split, SPLIT) == []
 
 
 def test_what_the_machine_may_not_ask_is_refused(split: World) -> None:
@@ -72,3 +48,30 @@ def test_what_the_machine_may_not_ask_is_refused(split: World) -> None:
     assert [line.split()[0] for line in answers.splitlines() if line] == [
         *("OK", "ERR", "ERR", "ERR", "ERR", "OK")
     ]
+
+
+@pytest.fixture(scope="module")
+def evolution(split: World) -> World:
+    """The same mailbox in Evolution; nothing but the client has changed."""
+    split.mailbox("image", "build", "evolution")
+    proofs.change_client(split, SPLIT, "thunderbird", "evolution")
+    split.mailbox("open", SPLIT, "--headless")
+    return split
+
+
+def test_evolution_passes_the_same_proof(evolution: World) -> None:
+    letter = proofs.reads_a_new_letter(evolution, SPLIT, "evolution")
+    proofs.answers(evolution, SPLIT, "evolution", letter)
+    proofs.keys_serve(evolution, SPLIT)
+    assert proofs.private_keys_in(evolution, SPLIT) == []
+
+
+def test_a_resumed_machine_may_ask_again(evolution: World) -> None:
+    problem = suspend_problem()
+    if problem:
+        pytest.skip(problem)
+    evolution.mailbox("suspend", SPLIT)
+    assert not list((evolution.session.home / "run").glob("*"))  # no custodian is left
+    opened = evolution.mailbox("open", SPLIT, "--headless", "--json")
+    assert json.loads(opened.stdout)["facts"]["resumed"]
+    proofs.reads_a_new_letter(evolution, SPLIT, "evolution")

@@ -8,30 +8,22 @@ from collections.abc import Iterator
 import pytest
 
 from demo.davserver import ADDRESS_BOOK, CALENDAR
-from demo.mailserver import CORRESPONDENT
 from demo.main import CONTACT, EVENT, prove
+from tests.machine import proofs
 from tests.machine.conftest import NAME, World
-
-
-def change_client(world: World, old: str, new: str) -> None:
-    """Edit the profile of the closed mailbox as a person would."""
-    world.mailbox("close", NAME)
-    world.session.env["EDITOR"] = f'sed -i s/"{old}"/"{new}"/'
-    world.mailbox("edit", NAME)
-    assert json.loads(world.mailbox("show", NAME, "--json").stdout)["client"] == new
 
 
 @pytest.fixture(scope="module")
 def evolution(world: World) -> Iterator[World]:
     """The world's mailbox, open in Evolution; afterwards it has its former client again."""
     world.mailbox("image", "build", "evolution")
-    change_client(world, "thunderbird", "evolution")
+    proofs.change_client(world, NAME, "thunderbird", "evolution")
     try:
         facts = json.loads(world.open().stdout)["facts"]
         assert facts["warm"], facts["cold_reason"]
         yield world
     finally:
-        change_client(world, "evolution", "thunderbird")
+        proofs.change_client(world, NAME, "evolution", "thunderbird")
 
 
 def test_the_other_client_reads_and_answers_encrypted_mail(evolution: World) -> None:
@@ -39,17 +31,14 @@ def test_the_other_client_reads_and_answers_encrypted_mail(evolution: World) -> 
     expected = {"encrypted": "ok", "signed": "verified"}
     shown = proof.open(message_id=evolution.letter, expect=expected)
     assert evolution.canary in shown.body
-    assert not proof.dialogs()
+    proofs.answers(evolution, NAME, "evolution", evolution.letter)
+    assert proofs.private_keys_in(evolution, NAME)  # here it is on the volume
 
-    earlier = len(evolution.server.wait_for_messages(CORRESPONDENT, 0, deadline_s=10))
-    composed = proof.reply("Aus-Evolution.", message_id=evolution.letter)
-    assert composed.encrypt and composed.sign, composed
-    messages = evolution.server.wait_for_messages(CORRESPONDENT, earlier + 1, deadline_s=120)
-    assert b"Aus-Evolution" not in messages[-1]
-    reading = evolution.partner.read(messages[-1])
-    assert reading.decrypted
-    assert "Aus-Evolution" in reading.text
-    assert (reading.signature, reading.signer) == ("good", evolution.customer.fingerprint)
+
+def test_the_first_open_with_another_image_proves_the_keys(evolution: World) -> None:
+    entries = json.loads(evolution.mailbox("log", NAME, "--json").stdout)["entries"]
+    said = [each["facts"] for each in entries if each.get("step") == "prove" and each.get("facts")]
+    assert said[-1] == {"keys": 2, "failed": []}
 
 
 def test_calendar_and_address_book_come_along(evolution: World) -> None:

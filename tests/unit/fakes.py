@@ -13,7 +13,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,6 +67,8 @@ class GuestManners:
     warnings: tuple[tuple[str, str], ...] = ()
     last_words: tuple[tuple[str, str], ...] = ()
     dies: bool = False
+    # What is wrong with a key, by its fingerprint; None: nothing is said of it.
+    keys: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class World:
@@ -537,7 +539,7 @@ class FakeWarden:
         warnings = [_event("warning", code=code, message=text) for code, text in guest.warnings]
         return SimpleNamespace(ok=True, warnings=warnings, error=None)
 
-    def tell(self, verb: str, deadline_s: float) -> Any:
+    def tell(self, verb: str, deadline_s: float, wish: Mapping[str, Any] | None = None) -> Any:
         with self._world.change(f"warden.tell {verb}") as state:
             me = self._me(state)
             if me["state"] != "ready" or self._world.guest.hangs:
@@ -547,7 +549,15 @@ class FakeWarden:
             if verb == "resume":
                 # The mail that came meanwhile.
                 _use(Path(state["machines"][me["machine"]]["volume"]), blank=False)
-        return SimpleNamespace(ok=True, warnings=[], error=None)
+        checked = [_event("checked", name=key, message=text) for key, text in self._tried(wish)]
+        return SimpleNamespace(ok=True, warnings=[], error=None, checked=checked)
+
+    def _tried(self, wish: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+        others = [each["fingerprint"] for each in wish["correspondents"]] if wish else []
+        for key in [*([wish["own"]] if wish and wish["own"] else []), *others]:
+            problem = self._world.guest.keys.get(key, "")
+            if problem is not None:
+                yield key, problem
 
     def shutdown(self, deadline_s: float, on_event: Callable[[Any], None]) -> bool:
         for code, text in self._world.guest.last_words:
@@ -626,7 +636,9 @@ class FakeImages:
 
     def newest(self, client: str) -> Image:
         with self._world.change("images.newest"):
-            return Image("0123456789abcdef", client, "2026-01-01T00:00:00Z", self._world.root)
+            updated = self._world.root / "image-id"
+            identity = updated.read_text() if updated.exists() else "0123456789abcdef"
+            return Image(identity, client, "2026-01-01T00:00:00Z", self._world.root)
 
     def verify(self, image: Image) -> None:
         with self._world.change("images.verify"):

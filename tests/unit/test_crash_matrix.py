@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.lifecycle import correspondents, keys, smime
+from sandbox.lifecycle.keycheck import check_keys
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import observe
@@ -64,6 +65,11 @@ def _age(house: House) -> None:
     os.utime(house.paths.volume(NAME), (1, 1))
 
 
+def _update(house: House) -> None:
+    """Another image of the same mail client."""
+    house.paths.data.parent.joinpath("image-id").write_text("fedcba9876543210")
+
+
 VERBS: dict[str, Verb] = {
     "onboard": lambda house: onboard(house, make_wish()),
     "open": lambda house: open_mailbox(house, NAME, headless=True),
@@ -76,9 +82,11 @@ VERBS: dict[str, Verb] = {
     "keys smime": lambda house: smime.take(house, NAME, CERTIFICATE),
     "no keys smime": lambda house: smime.remove(house, NAME),
     "old keys smime": lambda house: smime.take(house, NAME, OLD_CERTIFICATE),
+    "keys check": lambda house: check_keys(house, NAME),
     # Not killed here, but what stands before a verb that is.
     "onboard host": lambda house: onboard(house, make_wish(settings=HOST)),
     "age": _age,
+    "update": _update,
     "warm": lambda house: _warm(house),
     "retain": lambda house: retain(house, NAME, date(2999, 1, 1), "tax law"),
 }
@@ -107,10 +115,12 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "keys smime of one that has one": ("onboard", "old keys smime"),
     "no keys smime": ("onboard", "old keys smime"),
     "shred of one with a certificate": ("onboard", "old keys smime"),
+    "keys check": ("onboard", "open"),
+    "open with another image": ("onboard", "open", "close", "update"),
 }
 KILLED = (
     *("onboard", "open", "close", "suspend", "shred", "retain"),
-    *("keys add", "keys remove", "no keys smime", "keys smime"),
+    *("keys add", "keys remove", "keys check", "no keys smime", "keys smime"),
 )
 
 
@@ -163,7 +173,7 @@ def test_every_step_is_among_the_moments(
     verb = _verb(scene).removeprefix("no ")
     steps = [label for label in labels if label.startswith(f"after journal {verb} step")]
     results = [label for label in labels if label.startswith(f"before journal {verb} done")]
-    assert len(steps) == len(results) >= (1 if verb == "keys remove" else 2)
+    assert len(steps) == len(results) >= (1 if verb in ("keys remove", "keys check") else 2)
 
 
 def test_a_repair_killed_anywhere_converges_too(

@@ -1,8 +1,8 @@
 """What every mail client's `client.py` needs: a program of the mail user's, led by files.
 
 The program takes `desired.json` in STATE_DIR and deletes it, appends its events to `status.jsonl`,
-and does what the files `quit`, `wake` and `check.json` ask.  Every path can be moved by the environment, so that
-the same files work outside of a guest.
+and does what the files `quit`, `wake` and `check.json` ask.  Every path can be moved by the
+environment, so that the same files work outside of a guest.
 """
 
 from __future__ import annotations
