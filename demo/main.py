@@ -214,7 +214,12 @@ class Demo:
             paper = self.server.folder / "recovery-code"
             people = (self.customer, self.partner)
             arguments = onboard_arguments(
-                self.server, *people, paper=paper, client=self.client, custody=self.custody, dav=self.dav
+                self.server,
+                *people,
+                paper=paper,
+                client=self.client,
+                custody=self.custody,
+                dav=self.dav,
             )
             words = passwords(self.server, self.dav)
             self.session.mailbox("onboard", NAME, "--reuse-name", *arguments, input=words)

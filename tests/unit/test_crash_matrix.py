@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from sandbox.lifecycle import correspondents, keys, smime
-from sandbox.lifecycle.keycheck import check_keys
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
+from sandbox.lifecycle.keycheck import check_keys
 from sandbox.lifecycle.observe import observe
 from sandbox.lifecycle.onboard import onboard
 from sandbox.lifecycle.open import open_mailbox

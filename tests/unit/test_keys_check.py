@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.channel.untrusted import event_fields, parse_event
-from sandbox.lifecycle.keycheck import SILENT, check_keys
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
+from sandbox.lifecycle.keycheck import SILENT, check_keys
 from sandbox.lifecycle.onboard import KeyChoice, onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.lifecycle.preview import opening
