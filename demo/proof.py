@@ -41,6 +41,7 @@ class Facts:
     title: str
     offline: bool
     preferences: Json = field(default_factory=dict)
+    addons: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,11 @@ const certificateOf = use => {
   return cert && { name: cert.displayName, fingerprint: cert.sha256Fingerprint, has_key };
 };
 const { FolderTreeProperties } = ChromeUtils.importESModule("resource:///modules/FolderTreeProperties.sys.mjs");
+const { AddonManager } = ChromeUtils.importESModule("resource://gre/modules/AddonManager.sys.mjs");
+const addons = await AddonManager.getAddonsByTypes(["extension"]);
 return {
   accounts,
+  addons: addons.map(addon => addon.id),
   identities: MailServices.accounts.allIdentities.length,
   outgoing: [...MailServices.outgoingServer.servers].map(s => ({
     host: s.serverURI.host, port: s.serverURI.port, login: s.username, security: s.socketType })),

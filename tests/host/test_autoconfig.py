@@ -93,6 +93,7 @@ def test_first_start_provisions_and_asks_nothing(world: World) -> None:
     assert facts.colour == "#2a7f62"
     assert facts.title.startswith("kunde: ")
     assert not facts.offline
+    assert facts.addons == []  # no program's own add-on with its eyes on the mail
     assert world.thunderbird.proof.dialogs() == []
 
 

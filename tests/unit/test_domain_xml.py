@@ -191,6 +191,12 @@ def test_acceleration_decides_type_and_processor() -> None:
     assert (find(hardware, ".@type"), find(hardware, "cpu@mode")) == ("kvm", "host-passthrough")
 
 
+def test_all_processors_are_in_one_socket(machine: ET.Element) -> None:
+    topology = machine.find("cpu/topology")
+    assert topology is not None
+    assert topology.attrib == {"sockets": "1", "dies": "1", "cores": "2", "threads": "1"}
+
+
 def test_only_a_system_libvirt_is_told_whose_machine_it_is() -> None:
     assert ET.fromstring(domain_xml(EMULATED)).find("seclabel") is None
     label = ET.fromstring(domain_xml(EMULATED, owner=(1000, 1001))).find("seclabel/label")

@@ -14,8 +14,8 @@ CMDLINE = "console=ttyS0 quiet mailbox.version=1"
 # Ports for devices plugged in later; q35 has none by itself (libvirt: docs/pci-hotplug.html).
 _ROOT_PORTS = 14
 _SPARE_ROOT_PORT = "<controller type='pci' index='{0}' model='pcie-root-port'/>"
-_CPU_HARDWARE = "<cpu mode='host-passthrough' check='none' migratable='on'/>"
-_CPU_EMULATED = "<cpu mode='maximum'/>"
+_CPU_HARDWARE = "mode='host-passthrough' check='none' migratable='on'"
+_CPU_EMULATED = "mode='maximum'"
 
 
 def domain_xml(spec: MachineSpec, owner: tuple[int, int] | None = None) -> str:
