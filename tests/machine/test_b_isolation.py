@@ -26,6 +26,19 @@ print(json.dumps(results))
 """
 
 
+# What every profile makes for itself; found in an image it would be every customer's.
+_SECRETS = "key4.db logins.json logins.db encrypted-openpgp-passphrase.txt secring.gpg prefs.js"
+
+
+def test_the_image_brings_compiled_scripts_and_no_profile(opened: World) -> None:
+    kept = opened.inside("find", "/var/cache/mailbox-client", "-type", "f", root=True).text
+    assert "scriptCache" in kept
+    assert {Path(line).parent.name for line in kept.splitlines()} == {"startupCache"}
+    names = [word for name in _SECRETS.split() for word in ("-o", "-name", name)][1:]
+    # The volume at /home is another file system.
+    assert opened.inside("find", "/", "-xdev", "(", *names, ")", root=True).text == ""
+
+
 def test_only_the_loopback_exists(opened: World) -> None:
     assert opened.inside("ls", "/sys/class/net").text.split() == ["lo"]
     assert "network" not in opened.inside("sh", "-c", "cat /sys/bus/pci/devices/*/uevent").text

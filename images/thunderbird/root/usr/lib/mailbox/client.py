@@ -23,6 +23,11 @@ Json = dict[str, Any]
 GNUPG_DIR = STATE_DIR / "gnupg"
 EXECUTABLE = os.environ.get("MAILBOX_THUNDERBIRD", "/usr/lib/thunderbird/thunderbird")
 THUNDERBIRD = program.Program("Thunderbird", mark="--profile")
+# Not on the volume: every machine begins with what the image's build left here (96-first-start),
+# and what a taken-over client puts among its compiled scripts ends with the machine.
+CACHE_DIR = Path(os.environ.get("MAILBOX_CACHE_DIR", "/var/cache/mailbox-client"))
+# A profile without it counts as another version's, and the scripts are thrown away.
+COMPATIBILITY = Path(os.environ.get("MAILBOX_COMPATIBILITY", "/usr/lib/mailbox/compatibility.ini"))
 
 
 def prepare(desired: Json, home: Path) -> None:
@@ -34,6 +39,7 @@ def prepare(desired: Json, home: Path) -> None:
         profile.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not running:
             _remove_stale_locks(profile)
+            _fit_to_cache(profile)
         _prepare_gnupg(desired)
     program.hand_over(desired)
 
@@ -109,7 +115,19 @@ def environment(desired: Json, home: Path) -> dict[str, str]:
         "MOZ_CRASHREPORTER_DISABLE": "1",
         "MAILBOX_LANGUAGE": program.language(desired),
         "GNUPGHOME": str(GNUPG_DIR),
+        **_cache(),
     }
+
+
+def _cache() -> dict[str, str]:
+    return {"XDG_CACHE_HOME": str(CACHE_DIR)} if CACHE_DIR.is_dir() else {}
+
+
+def _fit_to_cache(profile: Path) -> None:
+    """Let a new profile use the scripts that the image brings."""
+    note = profile / COMPATIBILITY.name
+    if COMPATIBILITY.exists() and not note.exists():
+        program.write(note, COMPATIBILITY.read_bytes())
 
 
 def _prepare_gnupg(desired: Json) -> None:
