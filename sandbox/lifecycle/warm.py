@@ -35,8 +35,8 @@ _WARM = """
 n=0; until [ -S /tmp/.X11-unix/X0 ] || [ $n -gt 600 ]; do n=$((n+1)); sleep 0.2; done
 [ -S /tmp/.X11-unix/X0 ] || exit 1
 sleep 2
-find "/usr/lib/$1"* "/usr/libexec/$1"* "/usr/lib/x86_64-linux-gnu/$1"* -type f \\
-    -exec cat {} + >/dev/null 2>&1
+find "/usr/lib/$1"* "/usr/libexec/$1"* "/usr/lib/x86_64-linux-gnu/$1"* /var/cache/mailbox-client \\
+    -type f -exec cat {} + >/dev/null 2>&1
 cd /usr/lib/x86_64-linux-gnu
 for name in c m stdc++ gcc_s gtk-3 gdk-3 X pango cairo glib gio gobject gdk_pixbuf atk dbus \\
     fontconfig freetype harfbuzz fribidi pixman png z expat xcb epoxy nss nspr \\
