@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -360,3 +362,34 @@ def test_malformed_states_are_errors_with_a_code(world: World) -> None:
     assert troubles(world.open(broken)) == ["key-import"]
     world.thunderbird.close()
     assert troubles(world.open()) == []
+
+
+def kept_scripts(world: World) -> dict[str, int]:
+    folder = world.thunderbird.home / ".cache/thunderbird/mailbox/startupCache"
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("scriptCache*")}
+
+
+def test_a_new_profile_starts_with_the_scripts_that_are_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open()
+    for _ in range(60):  # they are written ten seconds after a start
+        if kept_scripts(world):
+            break
+        time.sleep(1)
+    world.thunderbird.close()
+    world.open()
+    world.thunderbird.close()
+    before = kept_scripts(world)
+    profile = world.thunderbird.profile_file("prefs.js").parent
+    note = world.thunderbird.home.parent / "compatibility.ini"
+    note.write_bytes((profile / note.name).read_bytes())
+    shutil.rmtree(profile)
+    monkeypatch.setattr(world.thunderbird.client, "COMPATIBILITY", note)
+    events = world.open()
+    assert (names(events), troubles(events)) == (PHASES, [])
+    assert "scriptCache-current.bin" in before
+    assert kept_scripts(world) == before  # else they were thrown away, or made anew
+    facts = world.thunderbird.proof.facts()
+    assert [key["secret"] for key in facts.keys if key["fingerprint"] == world.anna.fingerprint]
+    assert world.thunderbird.proof.dialogs() == []
