@@ -64,6 +64,7 @@ class MachineWarden:
         self._changed = asyncio.Event()
         self._over = False
         self._flaps = 0
+        self._awaited = asyncio.Event()
         self.stop = asyncio.Event()
         self.finished = asyncio.Event()
 
@@ -82,6 +83,7 @@ class MachineWarden:
 
     async def settled(self, deadline_s: float) -> None:
         """Return once the channel is ready, given up, or the time is over."""
+        self._awaited.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
                 while self._state != "ready" and not self._over:
@@ -95,6 +97,9 @@ class MachineWarden:
 
     async def keep(self) -> int:
         """Keep the channel until the machine is gone; return the exit code that says how."""
+        if self._config.held:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._awaited.wait(), self._config.connect_deadline_s)
         while (found := await self._connect()) is not None:
             channel, egress = found
             self._channel = channel

@@ -1,7 +1,7 @@
 """LUKS1 headers read without root: which keyslot a passphrase opens, and whether they are whole.
 
-Only reads. QEMU makes and changes keyslots (sandbox.host.keyslots), but does not tell which one
-opened. Source: LUKS On-Disk Format Specification 1.2.3, sections 2 to 4.
+QEMU makes and changes keyslots (sandbox.host.keyslots), but does not tell which one opened.
+Source: LUKS On-Disk Format Specification 1.2.3, sections 2 to 4.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 MAGIC = b"LUKS\xba\xbe\x00\x01"
 SECTOR = 512
@@ -25,7 +26,7 @@ LONGEST = 16 * 1024**2
 MOST_ITERATIONS = 2**29
 _FIELDS = struct.Struct(">6sH32s32s32sII20s32sI40s")
 _SLOT = struct.Struct(">II32sII")
-_ACTIVE = 0x00AC71F3
+ACTIVE = 0x00AC71F3
 _HASHES = ("sha1", "sha256", "sha512", "ripemd160")
 
 
@@ -103,7 +104,7 @@ def _slots(content: bytes, payload: int, key_bytes: int) -> list[Slot]:
         state, iterations, salt, sector, stripes = _SLOT.unpack_from(
             content, GEOMETRY + number * _SLOT.size
         )
-        if state != _ACTIVE:
+        if state != ACTIVE:
             continue
         offset, length = sector * SECTOR, stripes * key_bytes
         if not (PHDR <= offset < offset + length <= payload) or not 0 < stripes <= 2**16:
@@ -176,24 +177,39 @@ def _try(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> bool:
 
 def _decrypt(material: bytes, key: bytes) -> bytes:
     """Key material is encrypted as a disk of its own: AES-XTS, plain64 sector numbers from 0."""
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
     plain = bytearray()
     for sector in range(0, len(material), SECTOR):
-        tweak = (sector // SECTOR).to_bytes(16, "little")
-        decryptor = Cipher(algorithms.AES(key), modes.XTS(tweak)).decryptor()
+        decryptor = _cipher(key, sector // SECTOR).decryptor()
         plain += decryptor.update(material[sector : sector + SECTOR]) + decryptor.finalize()
     return bytes(plain)
 
 
+def encrypt(material: bytes, key: bytes) -> bytes:
+    """Encrypt key material as it is decrypted; whole sectors."""
+    hidden = bytearray()
+    for sector in range(0, len(material), SECTOR):
+        encryptor = _cipher(key, sector // SECTOR).encryptor()
+        hidden += encryptor.update(material[sector : sector + SECTOR]) + encryptor.finalize()
+    return bytes(hidden)
+
+
+def _cipher(key: bytes, sector: int) -> Any:
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    return Cipher(algorithms.AES(key), modes.XTS(sector.to_bytes(16, "little")))
+
+
 def _merge(split: bytes, length: int, stripes: int, hash_name: str) -> bytes:
     """Anti-forensic merge (specification 2.4): every stripe is needed for the key."""
+    last = (stripes - 1) * length
+    return xor(last_block(split[:last], length, hash_name), split[last : last + length])
+
+
+def last_block(split: bytes, length: int, hash_name: str) -> bytes:
+    """What all stripes but the last come to; with the last one it gives the key."""
     block = bytes(length)
-    for stripe in range(stripes):
-        part = split[stripe * length : (stripe + 1) * length]
-        block = _xor(block, part)
-        if stripe < stripes - 1:
-            block = _diffuse(block, hash_name)
+    for at in range(0, len(split), length):
+        block = _diffuse(xor(block, split[at : at + length]), hash_name)
     return block
 
 
@@ -206,5 +222,6 @@ def _diffuse(block: bytes, hash_name: str) -> bytes:
     return whole
 
 
-def _xor(one: bytes, other: bytes) -> bytes:
+def xor(one: bytes, other: bytes) -> bytes:
+    """The bytes of one, changed where the other has bits."""
     return (int.from_bytes(one) ^ int.from_bytes(other)).to_bytes(len(one))

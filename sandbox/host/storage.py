@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sandbox.host import process
@@ -26,6 +27,7 @@ _START_S = 60.0
 _END_S = 30.0
 _POLL_S = 0.05
 _CHUNK = 1024 * 1024
+_PIECE = 32 * _CHUNK
 EXPORT = "volume"
 
 
@@ -180,22 +182,32 @@ def digest(volume: Path) -> str:
     """SHA-256 over what a sparse file holds and where; finds damage, not forgery."""
     found = hashlib.sha256()
     with files.readable_errors(volume), volume.open("rb", buffering=0) as file:
-        size, at = os.fstat(file.fileno()).st_size, 0
-        while at < size:
-            part = os.pread(file.fileno(), _CHUNK, at)
-            # Whether zeros are written or a hole is the file system's affair.
-            if part != bytes(len(part)):
-                found.update(f"{at};".encode() + part)
-            at = _next_data(file.fileno(), at + _CHUNK, size)
+        descriptor, size = file.fileno(), os.fstat(file.fileno()).st_size
+        # Hashing leaves Python's lock, so each processor takes pieces of its own.
+        with ThreadPoolExecutor(os.cpu_count()) as processors:
+            for piece in processors.map(lambda at: _piece(descriptor, at), range(0, size, _PIECE)):
+                found.update(piece)
     found.update(str(size).encode())
     return found.hexdigest()
 
 
-def _next_data(descriptor: int, at: int, size: int) -> int:
+def _piece(descriptor: int, start: int) -> bytes:
+    """What one piece of a file holds; nothing for a hole."""
+    found, at, end = hashlib.sha256(), start, start + _PIECE
+    while (at := _next_data(descriptor, at, end)) < end:
+        part = os.pread(descriptor, _CHUNK, at)
+        # Whether zeros are written or a hole is the file system's affair.
+        if part != bytes(len(part)):
+            found.update(f"{at};".encode() + part)
+        at += _CHUNK
+    return found.digest()
+
+
+def _next_data(descriptor: int, at: int, end: int) -> int:
     """The chunk in which data go on after a hole (lseek(2), SEEK_DATA)."""
     try:
         return max(at, os.lseek(descriptor, at, os.SEEK_DATA) // _CHUNK * _CHUNK)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            return size
+            return end
         raise

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.host import luks, process
+from sandbox.host import luks, luks_new, process
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.state import files
 
@@ -59,6 +59,21 @@ def create(path: Path, size: int, key: bytes) -> None:
         os.link(temporary, path)  # unlike rename(2), refuses to replace
         temporary.unlink()
         files.sync_folder(path.parent)
+
+
+def create_for_memory(path: Path, size: int, key: bytes) -> None:
+    """Make the volume of a suspended machine, at once; what was there before is replaced.
+
+    Nothing of it has to survive a power cut: what is kept there is digested when it is whole.
+    """
+    files.private_folder(path.parent)
+    header = luks_new.new_header(key)
+    with files.readable_errors(path), unfinished(path).open("wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(header)
+        file.truncate(luks_new.PAYLOAD + size)
+    with files.readable_errors(path):
+        unfinished(path).replace(path)
 
 
 def adopt(source: Path, path: Path) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sandbox.lifecycle.beside import Work, in_thread
 from sandbox.model.config import Config
 from sandbox.model.machine import domain_name
 from sandbox.state import lock
@@ -44,6 +45,7 @@ class House:
     key_sources: ports.KeySources
     profile_keyring: Callable[[str], ports.ProfileKeyring]
     progress: Progress
+    beside: Callable[[Work], Work] = in_thread
 
     def domain(self, name: str) -> str:
         """The libvirt domain name of a profile's machine."""

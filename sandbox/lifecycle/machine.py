@@ -42,8 +42,11 @@ def machine_spec(house: House, profile: Profile, image: Image, hardware: bool) -
     )
 
 
-def start_warden(house: House, profile: Profile, *, up: bool) -> None:
-    """Start the warden of a profile's machine, which is `up` or still to boot."""
+def start_warden(house: House, profile: Profile, *, up: bool, held: bool = False) -> None:
+    """Start the warden of a profile's machine, which is `up` or still to boot.
+
+    One that is `held` begins with its machine when it is first waited for.
+    """
     paths, name = house.paths, profile.name
     house.wardens.start(
         {
@@ -57,6 +60,7 @@ def start_warden(house: House, profile: Profile, *, up: bool) -> None:
             "forwards": forwards(profile),
             "agent": agent_forward(profile, paths.agent_socket(name)),
             "up": up,
+            "held": held,
         }
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.lifecycle import kept
+from sandbox.lifecycle.beside import Work
 from sandbox.lifecycle.engine import Plan, Step
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.machine import (
@@ -27,13 +28,15 @@ from sandbox.state import files
 
 WAKE_DEADLINE_S = 240.0
 
+# The warden starts, and image and memory are read, beside the return of the machine: it stands
+# still, and nothing depends on them before `consume`.
 _STEPS = (
-    Step("verify", "Verifying the image", "it must be the one that was built"),
     Step("check", "Looking at the volume", "no machine is brought back for a damaged one"),
+    Step("warden", "Starting the warden", "it carries the channel and what it allows"),
     Step("keys", "Taking the keys from the keyring", "for the volume and the suspended machine"),
     Step("restore", "Bringing the suspended machine back", "it stands still, for now"),
+    Step("verify", "Verifying image and memory", "they must be as they were written"),
     Step("consume", "Destroying what was kept of it", "it goes on once and never again"),
-    Step("warden", "Starting the warden", "it carries the channel and what it allows"),
     Step("channel", "Waiting for the machine", "new keys for the channel"),
     Step("wake", "Waking the mail client", "its connections are gone, and mail may have come"),
 )
@@ -41,7 +44,7 @@ _STEPS = (
 
 def plan_resume(name: str, image: str, *, custody: bool = False) -> Plan:
     """The steps from a suspended mailbox to a usable one."""
-    at = next(number for number, step in enumerate(_STEPS) if step.id == "warden")
+    at = next(number for number, step in enumerate(_STEPS) if step.id == "channel")
     steps = (*_STEPS[:at], *((CUSTODY,) if custody else ()), *_STEPS[at:])
     return Plan("open", name, steps, {"image": image, "suspended": True})
 
@@ -65,16 +68,18 @@ class Resuming:
         self._domain = house.domain(profile.name)
         self._control = house.paths.control_socket(profile.name)
         self._keys: dict[str, str] = {}
+        self._verified: list[Work] = []
+        self._saved = ""
 
     def effects(self) -> dict[str, Any]:
         return {
-            "verify": lambda: self._house.images.verify(self._image),
             "check": self._check,
+            "warden": self._start_warden,
             "keys": self._take_keys,
             "restore": self._restore,
+            "verify": self._verify,
             "consume": self._consume,
             "custody": lambda: hold_key(self._house, self._profile),
-            "warden": lambda: start_warden(self._house, self._profile, up=True),
             "channel": self._await_channel,
             "wake": self._wake,
         }
@@ -82,21 +87,28 @@ class Resuming:
     def _check(self) -> None:
         sound = sound_volume(self._house, self._profile)
         warn_of_changes(self._house, self._name, sound)
+        house, saved = self._house, self._house.paths.saved(self._name)
+        self._verified = [
+            house.beside(lambda: house.images.verify(self._image)),
+            house.beside(lambda: house.storage.digest(saved)),
+        ]
+
+    def _start_warden(self) -> None:
+        files.private_folder(self._house.paths.machine(self._name))
+        start_warden(self._house, self._profile, up=True, held=True)
 
     def _take_keys(self) -> None:
-        house, saved = self._house, self._house.paths.saved(self._name)
+        house = self._house
         self._keys = secrets_of(house, self._profile, VOLUME_KEY, STATE_KEY)
         note = kept.note_of(house, self._name)
         given = secrets_of(house, self._profile, *secrets_sent(self._profile))
         digest = secrets_digest(self._keys[STATE_KEY].encode(), given)
         if note is None or note.secrets != digest:
             raise _useless("a password or passphrase was changed")
-        if note.saved != house.storage.digest(saved):
-            raise _useless("its memory was damaged")
+        self._saved = note.saved
 
     def _restore(self) -> dict[str, Any]:
         house, paths, name = self._house, self._house.paths, self._name
-        files.private_folder(paths.machine(name))
         served = paths.volume_socket(name)
         window = paths.saved_file(name)
         house.storage.serve_disk(paths.volume(name), self._keys[VOLUME_KEY].encode(), served)
@@ -104,6 +116,11 @@ class Resuming:
         house.machines.restore(self._domain, window, served)
         house.storage.end(window)
         return {"resumed": True}
+
+    def _verify(self) -> None:
+        _, digest = [done() for done in self._verified]
+        if digest != self._saved:
+            raise _useless("its memory was damaged")
 
     def _consume(self) -> None:
         self._keys.clear()

@@ -10,7 +10,14 @@ from sandbox.lifecycle import kept
 from sandbox.lifecycle.close import ClosingSteps, close_locked
 from sandbox.lifecycle.engine import Plan, Step, run, seconds_of
 from sandbox.lifecycle.house import House, Result
-from sandbox.lifecycle.machine import is_usable, machine_spec, secrets_of, secrets_sent
+from sandbox.lifecycle.machine import (
+    CHANNEL_DEADLINE_S,
+    is_usable,
+    machine_spec,
+    secrets_of,
+    secrets_sent,
+    start_warden,
+)
 from sandbox.lifecycle.observe import Observation, observe
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineState
@@ -23,15 +30,15 @@ WAKE_DEADLINE_S = 240.0
 
 _ROOM = Step("room", "Making an encrypted place for the memory", "it never rests in plain")
 _PREPARE = Step("prepare", "Preparing the machine", "its file system rests, its caches are empty")
+_WARDEN = Step("warden", "Ending the warden", "nothing reaches the machine any more")
 _SAVE = Step("save", "Putting the memory away", "the next open goes on from here")
 _SEAL = Step("seal", "Noting what it fits", "it goes on only where nothing has changed")
-_WARDEN = Step("warden", "Ending the warden", "nothing reaches the machine any more")
 _TRACES = Step("traces", "Clearing the runtime folder", "no secret, no socket stays")
 
 
 def plan_suspend(profile: Profile) -> Plan:
     """The steps from a usable mailbox to a suspended one."""
-    steps = (_ROOM, _PREPARE, _SAVE, _SEAL, _WARDEN, _TRACES)
+    steps = (_ROOM, _PREPARE, _WARDEN, _SAVE, _SEAL, _TRACES)
     return Plan("suspend", profile.name, steps, {"profile_id": str(profile.id)})
 
 
@@ -107,9 +114,9 @@ class _Suspending:
         return {
             "room": self._make_room,
             "prepare": self._prepare,
+            "warden": closing["warden"],
             "save": self._save,
             "seal": self._seal,
-            "warden": closing["warden"],
             "traces": closing["traces"],
         }
 
@@ -119,7 +126,7 @@ class _Suspending:
         self._key = house.vault.new_key()
         house.vault.put(self._profile.id, STATE_KEY, self._key.decode())
         size = kept.capacity(self._profile.settings.machine.memory)
-        house.volumes.create(saved, size, self._key)
+        house.volumes.create_for_memory(saved, size, self._key)
         house.storage.serve_file(saved, self._key, self._window)
 
     def _prepare(self) -> None:
@@ -158,6 +165,8 @@ class _Suspending:
     def undo(self) -> None:
         """Without the memory the machine is what counts: it goes on, or is closed."""
         kept.discard(self._house, self._name, self._profile.id)
+        with contextlib.suppress(MailboxError):  # then it is closed
+            self._connect_again()
         seen = observe(self._house, self._name)
         if not is_usable(self._house, seen, pending_allowed=True):
             close_locked(self._house, seen)
@@ -166,3 +175,10 @@ class _Suspending:
         # Its file system thaws by itself when this does not reach it.
         with contextlib.suppress(MailboxError):
             warden.tell("resume", WAKE_DEADLINE_S)
+
+    def _connect_again(self) -> None:
+        seen = observe(self._house, self._name)
+        if seen.machine is MachineState.OPEN and seen.plugged and not seen.warden:
+            start_warden(self._house, self._profile, up=True)
+            warden = self._house.wardens.find(self._house.paths.control_socket(self._name))
+            warden.wait_ready(CHANNEL_DEADLINE_S)

@@ -30,7 +30,7 @@ def add_slot(volume: bytes, slot: int, key: bytes) -> bytes:
     """The volume with a keyslot more."""
     first = hashlib.sha512(b"the first stripe").digest()
     diffused = luks._diffuse(first, "sha256")
-    split = first + luks._xor(diffused, VOLUME_KEY)
+    split = first + luks.xor(diffused, VOLUME_KEY)
     derived = hashlib.pbkdf2_hmac("sha256", key, bytes([slot]) * 32, 1, 64)
     encryptor = Cipher(algorithms.AES(derived), modes.XTS(bytes(16))).encryptor()
     material = encryptor.update(split) + encryptor.finalize()

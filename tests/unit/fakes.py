@@ -173,6 +173,11 @@ class FakeVolumes:
         with mock.patch.object(volumes, "_create_luks", make):
             volumes.create(path, size, key)
 
+    def create_for_memory(self, path: Path, size: int, key: bytes) -> None:
+        with self._world.change("volumes.create_for_memory"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(luks_bytes(key))
+
     def adopt(self, source: Path, path: Path) -> bool:
         with self._world.change("volumes.adopt"):
             return volumes.adopt(source, path)
@@ -970,6 +975,7 @@ def make_house(world: World) -> House:
         key_sources=FakeKeySources(world),
         profile_keyring=lambda name: FakeProfileKeyring(world, paths.gnupg(name)),
         progress=world,
+        beside=lambda work: work,  # done when it is waited for: always in the same order
     )
 
 

@@ -445,7 +445,7 @@ class TestVerbs:
 
     def test_a_dry_run_of_suspending_and_switching(self, run: Run, opened: House) -> None:
         said = document(run("suspend", NAME, "--dry-run", "--json"))
-        assert [step["id"] for step in said["steps"]][:3] == ["room", "prepare", "save"]
+        assert [step["id"] for step in said["steps"]][:3] == ["room", "prepare", "warden"]
         (only,) = document(run("switch", NAME, "--dry-run", "--json"))["plans"]
         assert (only["verb"], only["name"]) == ("open", NAME)
         for refused in (("recovery-code",), ("header-backup",)):

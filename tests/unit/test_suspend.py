@@ -198,7 +198,7 @@ class TestSuspend:
         assert open_mailbox(opened, NAME, headless=True).facts["already"]
 
     @pytest.mark.parametrize(
-        "fault", ["volumes.create", "storage.serve_file", "warden.tell suspend-prepare"]
+        "fault", ["volumes.create_for_memory", "storage.serve_file", "warden.tell suspend-prepare"]
     )
     def test_what_fails_before_the_save_leaves_it_open(
         self, fault: str, opened: House, world: World
