@@ -39,6 +39,8 @@ EXIT_RUNNING = 75
 # short. A machine that boots under emulation needs the long ones.
 HELLO_TRY_S = 45.0
 HELLO_AGAIN_S = 3.0
+# A machine that was put away waits for the hello (sandbox.lifecycle.suspend), but wakes slowly.
+HELLO_RETURN_S = 10.0
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 2.0
 # A machine whose socket is refused for this long, after it was there, is gone.
@@ -83,7 +85,8 @@ class MachineWarden:
 
     async def settled(self, deadline_s: float) -> None:
         """Return once the channel is ready, given up, or the time is over."""
-        self._awaited.set()
+        if deadline_s > 0:  # who only asks for the state does not wait
+            self._awaited.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
                 while self._state != "ready" and not self._over:
@@ -127,6 +130,7 @@ class MachineWarden:
         deadline = loop.time() + self._config.connect_deadline_s
         pause, present = RETRY_FIRST_S, loop.time()
         patience = HELLO_AGAIN_S if self._state == "lost" or self._config.up else HELLO_TRY_S
+        patience = HELLO_RETURN_S if self._config.held and self._state != "lost" else patience
         while (left := deadline - loop.time()) > 0:
             try:
                 return await self._try(min(patience, left))

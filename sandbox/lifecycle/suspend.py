@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import Any
 
 from sandbox.lifecycle import kept
@@ -27,6 +28,10 @@ from sandbox.model.suspended import Note, secrets_digest
 
 PREPARE_DEADLINE_S = 90.0
 WAKE_DEADLINE_S = 240.0
+# Only a courtesy to the next open, which else begins with a hello that is lost.
+HANG_UP_S = 3.0
+_POLL_S = 0.02
+_HUNG_UP = b"mailbox: channel: sshd ended"
 
 _ROOM = Step("room", "Making an encrypted place for the memory", "it never rests in plain")
 _PREPARE = Step("prepare", "Preparing the machine", "its file system rests, its caches are empty")
@@ -107,14 +112,15 @@ class _Suspending:
         self._name = profile.name
         self._image = seen.image
         self._key = b""
+        self._closing = ClosingSteps(house, profile.name).effects()
         self._window = house.paths.saved_file(profile.name)
 
     def effects(self) -> dict[str, Any]:
-        closing = ClosingSteps(self._house, self._name).effects()
+        closing = self._closing
         return {
             "room": self._make_room,
             "prepare": self._prepare,
-            "warden": closing["warden"],
+            "warden": self._hang_up,
             "save": self._save,
             "seal": self._seal,
             "traces": closing["traces"],
@@ -140,6 +146,15 @@ class _Suspending:
                 code="not-prepared",
                 exit_code=Exit.MACHINE,
             )
+
+    def _hang_up(self) -> None:
+        """End the channel, and let the guest see it; else it takes the next hello for SSH."""
+        console = self._house.paths.console_log(self._name)
+        begin = _size(console)
+        self._closing["warden"]()
+        end = time.monotonic() + HANG_UP_S
+        while time.monotonic() < end and not _hung_up(console, begin):
+            time.sleep(_POLL_S)
 
     def _save(self) -> None:
         self._house.machines.save(self._house.domain(self._name), self._window)
@@ -182,3 +197,21 @@ class _Suspending:
             start_warden(self._house, self._profile, up=True)
             warden = self._house.wardens.find(self._house.paths.control_socket(self._name))
             warden.wait_ready(CHANNEL_DEADLINE_S)
+
+
+def _size(console: Path) -> int:
+    try:
+        return console.stat().st_size
+    except OSError:
+        return 0
+
+
+def _hung_up(console: Path, begin: int) -> bool:
+    """Whether the guest's channel says so on its console; also where nobody can hear it."""
+    try:
+        with console.open("rb") as file:
+            file.seek(begin)
+            untrusted = file.read(4096)
+    except OSError:
+        return True
+    return _HUNG_UP in untrusted

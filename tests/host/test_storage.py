@@ -26,11 +26,12 @@ def key() -> bytes:
     return Vault.new_key()
 
 
-@pytest.fixture
-def volume(tmp_path: Path, key: bytes) -> Path:
+@pytest.fixture(params=[volumes.create, volumes.create_for_memory])
+def volume(request: pytest.FixtureRequest, tmp_path: Path, key: bytes) -> Path:
+    """Made by QEMU, or by `mailbox` itself."""
     need("qemu-img", storage.DAEMON)
     path = tmp_path / "a,b.luks"
-    volumes.create(path, SIZE, key)
+    request.param(path, SIZE, key)
     return path
 
 
@@ -109,6 +110,19 @@ def test_what_a_killed_daemon_left_is_cleared(volume: Path, key: bytes, window: 
     assert list(window.parent.iterdir()) == []
     storage.serve_file(volume, key, window)
     assert window.stat().st_size == SIZE
+
+
+def test_what_is_made_for_a_memory_is_what_others_call_luks(tmp_path: Path, key: bytes) -> None:
+    need("cryptsetup")
+    path = tmp_path / "state.luks"
+    volumes.create_for_memory(path, SIZE, key)
+    assert path.stat().st_mode & 0o077 == 0
+    check = ["cryptsetup", "open", "--test-passphrase", "--key-file=-", str(path)]
+    assert subprocess.run(check, input=key, check=False).returncode == 0
+    assert subprocess.run(check, input=Vault.new_key(), check=False).returncode != 0
+    first = path.read_bytes()
+    volumes.create_for_memory(path, SIZE, key)  # what a killed one left is replaced
+    assert path.read_bytes() != first
 
 
 def test_somebody_elses_process_is_not_ended(place: Path) -> None:

@@ -896,3 +896,23 @@ def test_broken_clients_get_an_error_and_do_no_harm(
         sock.sendall(encode_request(Request(Op.WAIT, deadline_s=1000))[:-1])
     assert client.status().state == "connecting"
     client.stop()
+
+
+def test_one_that_is_held_leaves_its_machine_alone_until_it_is_waited_for(
+    start: Starter, client: WardenClient, folder: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as machine:
+        machine.bind(str(folder / "held.sock"))
+        machine.listen()
+        start(channel_socket=str(folder / "held.sock"), held=True)
+        eventually(lambda: (folder / "warden.sock").exists(), "it serves")
+        assert client.status().state == "connecting"
+        machine.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            machine.accept()
+        machine.setblocking(True)
+        asking = threading.Thread(target=lambda: refused_code(lambda: client.wait_ready(1)))
+        asking.start()
+        with machine.accept()[0] as connection:
+            assert b"MAILBOX-HELLO" in connection.recv(64)
+        asking.join()

@@ -97,7 +97,7 @@ def test_the_warden_of_a_resumed_machine_knows_that_it_is_up(
 ) -> None:
     open_mailbox(suspended, NAME, headless=True)
     (warden,) = world.state["wardens"].values()
-    assert warden["config"]["up"]
+    assert warden["config"]["up"] and warden["config"]["held"]
 
 
 def spoil_profile(house: House, world: World) -> None:
@@ -183,6 +183,18 @@ def test_a_machine_whose_memory_is_still_kept_never_goes_on(suspended: House, wo
     assert order.index("after machines.destroy") < order.index("before machines.resume")
 
 
+def test_nothing_goes_on_before_image_and_memory_are_verified(
+    suspended: House, world: World
+) -> None:
+    order: list[str] = []
+    world.watch = order.append
+    world.faults["images.verify"] = MailboxError("Changed.", code="image-damaged")
+    with pytest.raises(MailboxError) as refused:
+        open_mailbox(suspended, NAME, headless=True)
+    assert refused.value.code == "image-damaged"
+    assert "before machines.resume" not in order and world.state["machines"] == {}
+
+
 class TestSuspend:
     def test_a_closed_one_is_refused(self, house: House) -> None:
         onboard(house, make_wish())
@@ -210,6 +222,27 @@ class TestSuspend:
         assert kept_files(opened) == [] and STATE_KEY not in kinds(world)
         assert open_mailbox(opened, NAME, headless=True).facts["already"]
         assert world.state["served"] == {}
+
+    def test_a_memory_that_cannot_be_saved_leaves_it_open(
+        self, opened: House, world: World
+    ) -> None:
+        world.faults["machines.save"] = MailboxError("No space.", code="libvirt-error")
+        with pytest.raises(MailboxError):
+            suspend(opened, NAME)
+        world.faults.clear()
+        assert kept_files(opened) == [] and STATE_KEY not in kinds(world)
+        (warden,) = world.state["wardens"].values()
+        assert warden["state"] == "ready" and not warden["config"]["held"]
+        assert open_mailbox(opened, NAME, headless=True).facts["already"]
+
+    def test_where_it_cannot_be_reached_again_it_is_closed(
+        self, opened: House, world: World
+    ) -> None:
+        world.faults["machines.save"] = MailboxError("No space.", code="libvirt-error")
+        world.faults["wardens.start"] = MailboxError("No warden.", code="program-failed")
+        with pytest.raises(MailboxError):
+            suspend(opened, NAME)
+        assert observe(opened, NAME).state == "closed" and kept_files(opened) == []
 
     def test_a_guest_that_cannot_is_told(self, opened: House, world: World) -> None:
         world.guest.error = ("not-open", "no client")
