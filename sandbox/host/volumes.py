@@ -64,7 +64,7 @@ def create(path: Path, size: int, key: bytes) -> None:
 def create_for_memory(path: Path, size: int, key: bytes) -> None:
     """Make the volume of a suspended machine, at once; what was there before is replaced.
 
-    Nothing of it has to survive a power cut: what is kept there is digested when it is whole.
+    It survives a power cut; whether what was written to it does is told by its digest.
     """
     files.private_folder(path.parent)
     header = luks_new.new_header(key)
@@ -72,8 +72,11 @@ def create_for_memory(path: Path, size: int, key: bytes) -> None:
         os.fchmod(file.fileno(), 0o600)
         file.write(header)
         file.truncate(luks_new.PAYLOAD + size)
+        file.flush()
+        os.fsync(file.fileno())
     with files.readable_errors(path):
         unfinished(path).replace(path)
+        files.sync_folder(path.parent)
 
 
 def adopt(source: Path, path: Path) -> bool:

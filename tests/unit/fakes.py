@@ -38,6 +38,7 @@ from sandbox.model.profile import Display, Machine, Policy, Settings
 from sandbox.model.remains import Searched, Sought
 from sandbox.model.smime import CertificateFacts
 from sandbox.model.warm import WarmFailure, WarmNote
+from sandbox.state import files
 from sandbox.state.paths import Paths
 from sandbox.state.records import Records
 from tests.unit.fake_luks import PAYLOAD, add_slot, kill_slot, luks_bytes
@@ -175,8 +176,8 @@ class FakeVolumes:
 
     def create_for_memory(self, path: Path, size: int, key: bytes) -> None:
         with self._world.change("volumes.create_for_memory"):
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(luks_bytes(key))
+            files.private_folder(path.parent)
+            files.replace(path, luks_bytes(key))
 
     def adopt(self, source: Path, path: Path) -> bool:
         with self._world.change("volumes.adopt"):

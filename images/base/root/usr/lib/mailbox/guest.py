@@ -17,12 +17,15 @@ import desired as desired_state
 import desktop
 import private_keys
 import say
+import sleeper
 import volume
 
 LOCK = Path("/run/mailbox/guest.lock")
 OPENED = Path("/run/mailbox/opened")
 # The client removes it once it is applied; nothing else may leave it behind.
 WITH_SECRETS = Path("/run/mailbox-client/desired.json")
+# The channel takes it at its next hello.
+NEXT_KEY = Path("/run/mailbox/channel/next_key")
 CLIENT_PID = Path("/run/mailbox/client.pid")
 MAX_STATE = 16 * 1024 * 1024
 CLOSE_DEADLINE_S = 20.0
@@ -93,6 +96,9 @@ def suspend_prepare() -> None:
     """Make ready to be put away: little memory in use, and a file system that rests."""
     if volume.mounted_source() is None or not client_runs():
         raise say.FailureError("not-open", "there is no mail client to suspend")
+    make_next_key()
+    # Before the caches are emptied: what it needs stays in its own memory.
+    sleeper.begin(lambda: perform(resume))
     os.sync()
     say.phase("synced")
     Path("/proc/sys/vm/drop_caches").write_text("3", "ascii")
@@ -102,6 +108,14 @@ def suspend_prepare() -> None:
     say.phase("emptied")
     volume.freeze()
     say.phase("ready")
+
+
+def make_next_key() -> None:
+    """The SSH server's key for the return: used once, and resting encrypted until then."""
+    for old in (NEXT_KEY, NEXT_KEY.with_suffix(".pub")):
+        old.unlink(missing_ok=True)
+    keygen = ["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(NEXT_KEY)]
+    subprocess.run(keygen, stdin=subprocess.DEVNULL, check=True)
 
 
 def resume() -> None:
@@ -235,6 +249,11 @@ def main(arguments: list[str]) -> int:
     if verb is None:
         say.error("usage", f"mailbox-guest {'|'.join([*VERBS, 'status'])}")
         return 2
+    return perform(verb)
+
+
+def perform(verb: Callable[[], None]) -> int:
+    """Do what was asked, with nobody else at it; returns the exit code."""
     try:
         with one_at_a_time():
             # A suspending that came to nothing may have left it frozen.

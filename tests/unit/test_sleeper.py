@@ -1,0 +1,101 @@
+"""Who waits inside a machine that is put away, and the key made for its return."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sandbox.host.data import data_root
+
+ROOT = data_root() / "images/base/root"
+GUEST = ROOT / "usr/lib/mailbox"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"guest_{name}", GUEST / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[ModuleType]:
+    module = load("sleeper")
+    folder = tmp_path / "sleeper"
+    for name, path in (("FOLDER", folder), ("PID", folder / "pid"), ("CALL", folder / "call")):
+        setattr(module, name, path)
+    module.ANSWER = folder / "answer"  # type: ignore[attr-defined]
+    yield module
+    module.end()
+
+
+def resume(folder: Path) -> subprocess.CompletedProcess[bytes]:
+    """As the host asks for it; where nobody waits, the guest's program would be started."""
+    script = (ROOT / "usr/bin/mailbox-guest").read_text()
+    script = script.replace("/run/mailbox/sleeper", str(folder))
+    script = script.replace("exec /usr/lib/mailbox/guest.py", "echo started")
+    return subprocess.run(["sh", "-c", script, "sh", "resume"], capture_output=True, timeout=60)
+
+
+def test_it_goes_on_when_it_is_called_and_says_what_is_said_then(
+    sleeper: ModuleType, tmp_path: Path
+) -> None:
+    mark = tmp_path / "went-on"
+
+    def go_on() -> None:
+        mark.touch()
+        print('{"event": "phase", "name": "ready"}')
+
+    sleeper.begin(go_on)
+    assert stat.S_IMODE(sleeper.FOLDER.stat().st_mode) == 0o700
+    assert not mark.exists()
+    answer = resume(sleeper.FOLDER)
+    assert answer.stdout == b'{"event": "phase", "name": "ready"}\n' and answer.returncode == 0
+    assert mark.exists() and not sleeper.FOLDER.exists()
+    os.waitpid(-1, 0)
+    assert resume(sleeper.FOLDER).stdout == b"started resume\n"
+
+
+def test_a_later_one_takes_the_place_of_an_earlier_one(sleeper: ModuleType) -> None:
+    sleeper.begin(lambda: print("first"))
+    sleeper.begin(lambda: print("second"))
+    assert resume(sleeper.FOLDER).stdout == b"second\n"
+    for _ in range(2):
+        os.waitpid(-1, 0)
+
+
+def test_where_the_one_that_waited_is_gone_a_new_program_is_started(sleeper: ModuleType) -> None:
+    sleeper.begin(lambda: None)
+    os.kill(int(sleeper.PID.read_text()), 9)
+    os.waitpid(-1, 0)
+    assert resume(sleeper.FOLDER).stdout == b"started resume\n"
+
+
+def test_a_key_made_ahead_serves_one_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = load("channel")
+    monkeypatch.setattr(channel, "STATE", str(tmp_path))
+    monkeypatch.setattr(channel, "NEXT_KEY", str(tmp_path / "next_key"))
+    made: list[str] = []
+
+    def keygen(*argv: str) -> int:
+        made.append(argv[-1])
+        Path(argv[-1]).write_text("secret")
+        Path(f"{argv[-1]}.pub").write_text(f"ssh-ed25519 made{len(made)}\n")
+        return 0
+
+    monkeypatch.setattr(channel, "run", keygen)
+    (tmp_path / "next_key").write_text("secret")
+    (tmp_path / "next_key.pub").write_text("ssh-ed25519 ahead comment\n")
+    assert channel.make_host_key() == "ssh-ed25519 ahead" and not made
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["host_key", "host_key.pub"]
+    assert channel.make_host_key() == "ssh-ed25519 made1"
