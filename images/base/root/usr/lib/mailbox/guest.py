@@ -96,6 +96,9 @@ def suspend_prepare() -> None:
     """Make ready to be put away: little memory in use, and a file system that rests."""
     if volume.mounted_source() is None or not client_runs():
         raise say.FailureError("not-open", "there is no mail client to suspend")
+    doze = getattr(client, "doze", None)
+    if doze:
+        doze()
     make_next_key()
     # Before the caches are emptied: what it needs stays in its own memory.
     sleeper.begin(lambda: perform(resume))

@@ -1,7 +1,7 @@
 """What every mail client's `client.py` needs: a program of the mail user's, led by files.
 
 The program takes `desired.json` in STATE_DIR and deletes it, appends its events to `status.jsonl`,
-and does what the files `quit`, `wake` and `check.json` ask.  Every path can be moved by the
+and does what the files `quit`, `doze`, `wake` and `check.json` ask. Every path can be moved by the
 environment, so that the same files work outside of a guest.
 """
 
@@ -73,7 +73,7 @@ def claim(home: Path) -> None:
 def hand_over(desired: Json) -> None:
     """Put the desired state where the program looks for it, and take back what was asked before."""
     with acting_as_user():
-        for name in ("quit", "wake", "check.json"):
+        for name in ("quit", "doze", "wake", "check.json"):
             (STATE_DIR / name).unlink(missing_ok=True)
         # A new file, not a shorter one: who follows the old one must not see half of the new.
         write(STATE_DIR / "status.jsonl", b"")
@@ -138,6 +138,11 @@ class Program:
                 return
             time.sleep(POLL_S)
         yield _failed(f"{self.name} was not ready in time." + _last_words())
+
+    def doze(self) -> None:
+        """Tell it that the machine is about to be put away."""
+        with acting_as_user():
+            write(STATE_DIR / "doze", b"")
 
     def wake(self) -> Iterator[Json]:
         """Tell it that time has passed; yield what it says up to `ready`."""

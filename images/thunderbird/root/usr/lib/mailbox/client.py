@@ -60,6 +60,11 @@ def events() -> Iterator[Json]:
     return THUNDERBIRD.events()
 
 
+def doze() -> None:
+    """Tell the running Thunderbird that the machine is about to be put away."""
+    THUNDERBIRD.doze()
+
+
 def wake() -> Iterator[Json]:
     """Tell the running Thunderbird that time has passed; yield what it says up to `ready`."""
     return THUNDERBIRD.wake()
