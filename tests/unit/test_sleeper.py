@@ -37,6 +37,10 @@ def sleeper(tmp_path: Path) -> Iterator[ModuleType]:
     module.end()
 
 
+def waits(sleeper: ModuleType) -> int:
+    return int(sleeper.PID.read_text())
+
+
 def resume(folder: Path) -> subprocess.CompletedProcess[bytes]:
     """As the host asks for it; where nobody waits, the guest's program would be started."""
     script = (ROOT / "usr/bin/mailbox-guest").read_text()
@@ -55,27 +59,31 @@ def test_it_goes_on_when_it_is_called_and_says_what_is_said_then(
         print('{"event": "phase", "name": "ready"}')
 
     sleeper.begin(go_on)
+    waiting = waits(sleeper)
     assert stat.S_IMODE(sleeper.FOLDER.stat().st_mode) == 0o700
     assert not mark.exists()
     answer = resume(sleeper.FOLDER)
     assert answer.stdout == b'{"event": "phase", "name": "ready"}\n' and answer.returncode == 0
     assert mark.exists() and not sleeper.FOLDER.exists()
-    os.waitpid(-1, 0)
+    os.waitpid(waiting, 0)
     assert resume(sleeper.FOLDER).stdout == b"started resume\n"
 
 
 def test_a_later_one_takes_the_place_of_an_earlier_one(sleeper: ModuleType) -> None:
     sleeper.begin(lambda: print("first"))
+    first = waits(sleeper)
     sleeper.begin(lambda: print("second"))
+    second = waits(sleeper)
     assert resume(sleeper.FOLDER).stdout == b"second\n"
-    for _ in range(2):
-        os.waitpid(-1, 0)
+    for waiting in (first, second):
+        os.waitpid(waiting, 0)
 
 
 def test_where_the_one_that_waited_is_gone_a_new_program_is_started(sleeper: ModuleType) -> None:
     sleeper.begin(lambda: None)
-    os.kill(int(sleeper.PID.read_text()), 9)
-    os.waitpid(-1, 0)
+    waiting = waits(sleeper)
+    os.kill(waiting, 9)
+    os.waitpid(waiting, 0)
     assert resume(sleeper.FOLDER).stdout == b"started resume\n"
 
 
