@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 Work = Callable[[], Any]
@@ -11,6 +10,9 @@ Work = Callable[[], Any]
 
 def in_thread(work: Work) -> Work:
     """Begin the work; what is returned waits for its result, or raises what it raised."""
+    # Imported here: commands that only look do not wait for it.
+    from concurrent.futures import ThreadPoolExecutor
+
     thread = ThreadPoolExecutor(1)
     result = thread.submit(work).result
     thread.shutdown(wait=False)
