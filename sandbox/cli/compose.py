@@ -62,6 +62,7 @@ def compose(progress: Progress) -> House:
         key_reader=Lazy(lambda: _key_reader(paths)),
         key_sources=Lazy(_key_sources),
         profile_keyring=lambda name: _profile_keyring(paths.gnupg(name)),
+        own_keyring=lambda name: _own_keyring(paths.gnupg(name)),
         progress=progress,
     )
 
@@ -71,6 +72,12 @@ def image_store(paths: Paths) -> Any:
     from sandbox.host.images import ImageStore
 
     return ImageStore(paths.images)
+
+
+def _own_keyring(home: Path) -> Any:
+    from sandbox.host.own_keys import OwnKeyring
+
+    return OwnKeyring(home)
 
 
 def _vault(paths: Paths) -> Any:

@@ -207,7 +207,7 @@ def passphrase_source(
         return read
 
     def ask(fingerprint: str) -> str:
-        from sandbox.host.gnupg import ask_with_pinentry
+        from sandbox.host.askpass import ask_with_pinentry
 
         tty = os.ttyname(sys.stdin.fileno()) if sys.stdin.isatty() else None
         return ask_with_pinentry(f"{what}\n{fingerprint}", tty)

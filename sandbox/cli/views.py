@@ -8,6 +8,7 @@ from sandbox.cli.output import Printer
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import Observation
 from sandbox.model.errors import MailboxError
+from sandbox.model.keycare import cares
 from sandbox.model.machine import MachineState
 from sandbox.model.names import human_size
 from sandbox.model.profile import Profile, write_profile
@@ -33,6 +34,8 @@ def observation_facts(seen: Observation) -> dict[str, Any]:
         "suspended": seen.suspended,
         "unfinished": seen.pending.verb if seen.pending else None,
         "retained_until": str(seen.retention.until) if seen.retention else None,
+        "key_expires": (profile.keys.expires or None) if profile else None,
+        "key_cares": list(cares(profile.keys)) if profile else [],
         "retained_because": seen.retention.because if seen.retention else None,
     }
 
@@ -65,6 +68,8 @@ def print_list(printer: Printer, observations: list[Observation]) -> None:
 def _remind(printer: Printer, observations: list[Observation]) -> None:
     """What is kept and until when, and what may be shredded now."""
     for seen in observations:
+        for care in cares(seen.profile.keys) if seen.profile and not seen.buried else ():
+            printer.warn(f"{seen.name}: {care}")
         if seen.retention and seen.retention.is_over(today()):
             printer.note(
                 f"{seen.name} was kept until {seen.retention.until} and may be shredded now: "

@@ -7,7 +7,6 @@ that rests in the OS keyring. No agent of it outlives a call.
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,9 +15,11 @@ from typing import Any
 import gnupg
 
 from sandbox.host import process
-from sandbox.host.keyparts import parts_problem
+from sandbox.host.keyparts import material, parts_problem, version_problem, weakness
 from sandbox.host.listing import exported_keys
+from sandbox.host.own_keys import OwnKeyring
 from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.keydetails import NewKey
 from sandbox.model.keys import ExportedKeys, Key, addresses_of, key_problem
 from sandbox.model.packets import Bundle, armored, read_keys
 from sandbox.state import files
@@ -28,6 +29,7 @@ from sandbox.state import files
 # ask for the same passphrase once a subkey on a busy computer.
 AGENT_CONF = "s2k-count 65536\nallow-loopback-pinentry\nno-allow-external-cache\n"
 _MOST_SUBKEYS = 64
+_NEW = NewKey()
 
 Ask = Callable[[str], str]
 """Asks the user for the passphrase of a key, described by the argument."""
@@ -37,7 +39,22 @@ def _gpg(home: str | None, *options: str) -> Any:
     # python-gnupg speaks Latin-1 unless told otherwise; names and passphrases are UTF-8.
     gpg = gnupg.GPG(gnupghome=home, options=list(options))
     gpg.encoding = "utf-8"
+    # Keys from before UTF-8 have user ids that are no text, and hide no other key.
+    gpg.decode_errors = "replace"
     return gpg
+
+
+def export_secret(home: str | None, fingerprint: str, passphrase: str | None) -> bytes:
+    """A secret key with all of its parts that are here, armored; empty when one stays locked.
+
+    GnuPG writes what it could export before it fails: only its status tells that all is there.
+    """
+    command = ["gpg", *(("--homedir", home) if home else ()), "--batch", "--no-tty", "--armor"]
+    mode = ("error",) if passphrase is None else ("loopback", "--passphrase-fd", "0")
+    said = None if passphrase is None else f"{passphrase}\n".encode()
+    export = ["--pinentry-mode", *mode, "--export-secret-keys", "--", fingerprint]
+    done = process.run([*command, *export], input=said, check=False)
+    return done.stdout if done.returncode == 0 else b""
 
 
 class UserKeyring:
@@ -64,22 +81,18 @@ class UserKeyring:
 
     def secret(self, fingerprint: str, ask: Ask) -> tuple[bytes, str]:
         """The secret key as GnuPG exports it, and its passphrase (empty when it has none)."""
-        gpg = self._gpg()
         listed = self._listed(fingerprint)
         problem = parts_problem(listed[0]) if listed else None
         if not listed:
             raise _not_found(fingerprint)
         if problem:
             raise _unusable(f"The key {fingerprint}", problem)
-        quiet = _gpg(self._home, "--pinentry-mode", "error")
-        exported = quiet.export_keys(fingerprint, secret=True, expect_passphrase=False)
-        if exported:
-            return exported.encode(), ""
+        if exported := export_secret(self._home, fingerprint, None):
+            return exported, ""
         passphrase = ask(fingerprint)
-        exported = gpg.export_keys(fingerprint, secret=True, passphrase=passphrase)
-        if not exported:
-            raise wrong_passphrase(fingerprint)
-        return exported.encode(), passphrase
+        if exported := export_secret(self._home, fingerprint, passphrase):
+            return exported, passphrase
+        raise wrong_passphrase(fingerprint)
 
     def _listed(self, fingerprint: str) -> list[Any]:
         found = self._gpg().list_keys(True)
@@ -109,49 +122,50 @@ class ProfileKeyring:
             shutil.rmtree(self._home)
             files.sync_folder(self._home.parent)
 
-    def generate(self, name: str, address: str, passphrase: str, *, split: bool = False) -> str:
-        """Make an ed25519/cv25519 key that lasts two years; returns its fingerprint.
-
-        With `split` a subkey signs mail, and the primary key only certifies.
-        """
+    def generate(self, name: str, address: str, passphrase: str, wish: NewKey = _NEW) -> str:
+        """Make a key; returns its fingerprint."""
         with self._session() as gpg:
             settings = gpg.gen_key_input(
-                key_type="EDDSA",
-                key_curve="ed25519",
-                key_usage="cert" if split else "cert,sign",
-                subkey_type="ECDH",
-                subkey_curve="cv25519",
+                **material(wish.algorithm),
+                key_usage="cert" if wish.split else "cert,sign",
                 subkey_usage="encrypt",
                 name_real=name or address,
                 name_email=address,
-                expire_date="2y",
+                expire_date=wish.lasts,
                 passphrase=passphrase,
             )
             made = gpg.gen_key(settings)
             if not made.fingerprint:
                 raise _failed("make a key", str(made.stderr))
-            if split:
-                added = gpg.add_subkey(made.fingerprint, passphrase, "ed25519", "sign", "2y")
+            if wish.split:
+                added = gpg.add_subkey(
+                    made.fingerprint, passphrase, str(wish.algorithm), "sign", wish.lasts
+                )
                 if not added:
                     raise _failed("make a subkey for signing", str(added.stderr))
         return str(made.fingerprint)
 
-    def add_own(self, armored: bytes, old: str, new: str, ask: Ask) -> Key:
+    def add_own(
+        self, armored: bytes, old: str, new: str, ask: Ask, *, retired: bool = False
+    ) -> Key:
         """Import a secret key and protect it with `new` instead of its old passphrase.
+
+        A retired one may have expired or been revoked.
 
         Raises:
             MailboxError: `key-unusable` with the reason, `key-passphrase-wrong`.
         """
         with self._session() as gpg:
             result = gpg.import_keys(armored, extra_args=["--pinentry-mode", "error"])
-            fingerprints = set(result.fingerprints)
-            if len(fingerprints) != 1:
-                raise _unusable("The key file", "does not hold exactly one key")
-            key = self._find(gpg, fingerprints.pop())
-            problem = key_problem(key, own=True)
-            if problem:
+            key = self._find(gpg, _only(result.fingerprints, armored, "The key file"))
+            listed = gpg.list_keys(True, keys=[key.fingerprint])
+            problem = key_problem(key, own=True) or parts_problem(listed[0])
+            problem = problem or weakness(listed[0])
+            if problem and not retired:
                 raise _unusable(key.fingerprint, problem)
             self._protect(key.fingerprint, old, new, ask)
+        # At once: later the passphrase may be lost, and then the key could not be revoked.
+        OwnKeyring(self._home).keep_certificate(key.fingerprint, new)
         return key
 
     def add_correspondents(self, public: Sequence[str]) -> None:
@@ -165,7 +179,7 @@ class ProfileKeyring:
     def export(self, fingerprint: str, passphrase: str) -> ExportedKeys:
         """A key of the profile's for its machine, still protected by `passphrase`."""
         with self._session() as gpg:
-            secret = gpg.export_keys(fingerprint, secret=True, passphrase=passphrase)
+            secret = export_secret(str(self._home), fingerprint, passphrase).decode()
             public = gpg.export_keys(fingerprint)
         if not secret or not public:
             raise MailboxError(
@@ -257,30 +271,10 @@ class ProfileKeyring:
         process.run(["gpgconf", "--homedir", str(self._home), "--kill", "all"], check=False)
 
 
-def ask_with_pinentry(description: str, tty: str | None) -> str:
-    """Ask for a passphrase with the user's pinentry (Assuan; pinentry manual, Protocol).
-
-    Raises:
-        MailboxError: `passphrase-not-given` when cancelled or impossible here.
-    """
-    listing = process.run(["gpgconf"], check=False).stdout.decode(errors="replace")
-    programs = dict(line.split(":")[::2] for line in listing.splitlines() if line.count(":") >= 2)
-    options = [f"OPTION ttyname={tty}"] if tty else []
-    text = description.replace("%", "%25").replace("\n", "%0A")
-    requests = [*options, f"SETDESC {text}", "SETPROMPT Passphrase:", "GETPIN", "BYE", ""]
-    pinentry = programs.get("pinentry", "pinentry")
-    done = process.run([pinentry], input="\n".join(requests).encode(), check=False)
-    for line in done.stdout.splitlines():
-        if line.startswith(b"D "):
-            return re.sub(
-                rb"%([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), line[2:]
-            ).decode()
-    raise MailboxError(
-        "The passphrase of the key was not given; nothing was kept.",
-        resolution="Give it at the prompt, or with --key-passphrase-fd.",
-        code="passphrase-not-given",
-        exit_code=Exit.KEYS,
-    )
+def _only(fingerprints: list[str], armored: bytes, which: str) -> str:
+    if len(set(fingerprints)) == 1:
+        return fingerprints[0]
+    raise _unusable(which, version_problem(armored) or "does not hold exactly one key")
 
 
 def _key(found: dict[str, Any], secret: bool) -> Key:

@@ -1,9 +1,12 @@
-"""Which secret parts of an OpenPGP key are on this computer (GnuPG: doc/DETAILS, field 15)."""
+"""What an OpenPGP key is made of, and which secret parts are here (GnuPG: doc/DETAILS)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from sandbox.model.keydetails import Algorithm
+from sandbox.model.packets import read_keys
 
 _HERE, _STUB = ("+", ""), "#"
 _WORDS = {"s": "signing", "e": "decrypting"}
@@ -31,3 +34,35 @@ def parts_problem(listed: Mapping[str, Any]) -> str | None:
 def _uses(parts: Any) -> str:
     # Small letters are the part's own uses, capital ones those of the whole key.
     return "".join(part["cap"] for part in parts)
+
+
+_RSA, _LEAST_RSA_BITS = ("1", "2", "3"), 2048
+
+
+def weakness(listed: Mapping[str, Any]) -> str | None:
+    """Why mail clients rightly refuse what the key is made of, or None."""
+    parts = [listed, *listed.get("subkey_info", {}).values()]
+    bits = min((int(part["length"]) for part in parts if part["algo"] in _RSA), default=0)
+    return f"is RSA with {bits} bits, fewer than {_LEAST_RSA_BITS}" if 0 < bits < 2048 else None
+
+
+def material(algorithm: Algorithm) -> dict[str, Any]:
+    """Primary key and encryption subkey, as GnuPG's parameters name them."""
+    if algorithm is Algorithm.ED25519:
+        subkey = {"subkey_type": "ECDH", "subkey_curve": "cv25519"}
+        return {"key_type": "EDDSA", "key_curve": "ed25519", **subkey}
+    bits = int(algorithm.removeprefix("rsa"))
+    subkey = {"subkey_type": "RSA", "subkey_length": str(bits)}
+    return {"key_type": "RSA", "key_length": bits, **subkey}
+
+
+def version_problem(key: bytes) -> str | None:
+    """The reason for which GnuPG finds no key in a file that has one, or None."""
+    try:
+        versions = [each.version for each in read_keys(key)]
+    except ValueError:
+        return None
+    strange = next((each for each in versions if each != 4), None)
+    if strange is None:
+        return None
+    return f"holds a key of version {strange}, which GnuPG on this computer cannot use"

@@ -5,6 +5,7 @@ It outlives the profile, so it holds the names of the parties and no address.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from sandbox import __version__
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.kept import is_anything_kept
+from sandbox.lifecycle.key_details import SAVED, with_certificate
 from sandbox.model.contract import write_contract
 from sandbox.model.errors import MailboxError
 from sandbox.model.inventory import Copy, Known, fates, inventory
@@ -37,6 +39,8 @@ def take_inventory(house: House, name: str) -> tuple[Copy, ...]:
             header_backup=str(backup) if backup.exists() else "",
             suspended=str(house.paths.saved(name)) if is_anything_kept(house, name) else "",
             pictures=tuple(str(path) for path in pictures_of(history) if path.exists()),
+            revocations=with_certificate(house.paths, name),
+            revocations_saved=tuple(filter(os.path.exists, saved_revocations(history))),
             own_key=own or "",
             own_key_here=bool(own and _or_none(lambda: house.user_keyring.has_secret(own))),
             items=(*ITEMS, DAV_PASSWORD) if profile and profile.account.has_dav_password else ITEMS,
@@ -66,6 +70,12 @@ def make_case(
 def header_backup(volume: Path) -> Path:
     """Where a copy of the volume's header lies, when one was made."""
     return volume.with_name(f"{volume.name}.header")
+
+
+def saved_revocations(history: History) -> tuple[str, ...]:
+    """The files that revocation certificates were saved to."""
+    saved = (e.fact("file") for e in history.entries if e.verb == SAVED)
+    return tuple(dict.fromkeys(saved))
 
 
 def pictures_of(history: History) -> dict[Path, str]:

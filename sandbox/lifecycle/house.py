@@ -44,6 +44,7 @@ class House:
     key_reader: ports.KeyReader
     key_sources: ports.KeySources
     profile_keyring: Callable[[str], ports.ProfileKeyring]
+    own_keyring: Callable[[str], ports.OwnKeyring]
     progress: Progress
     beside: Callable[[Work], Work] = in_thread
 

@@ -14,7 +14,8 @@ from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.observe import observe
 from sandbox.lifecycle.settle import settle
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.keys import Key, key_problem
+from sandbox.model.keycare import WITHOUT
+from sandbox.model.keys import Key, problem_as
 from sandbox.model.machine import MachineState
 from sandbox.model.profile import Profile
 from sandbox.model.smime import ends_at
@@ -37,14 +38,16 @@ class Listed:
 
     def ends_soon(self, now: float) -> bool:
         """Whether it still serves, and expires within thirty days."""
-        return not self.problem and self.expires is not None and self.expires < now + WARN_S
+        serves = self.role != "retired" and not self.problem
+        return serves and self.expires is not None and self.expires < now + WARN_S
 
 
 def list_keys(house: House, name: str) -> list[Listed]:
-    """The mailbox's own key first, then its correspondents'."""
+    """The mailbox's own key first, then those that it had, then its correspondents'."""
     profile = house.records.load(name)
     own = profile.keys.fingerprint
     listed: list[tuple[str, str, tuple[str, ...]]] = [("own", own, ())] if own else []
+    listed += [("retired", each, ()) for each in profile.keys.retired]
     listed += [
         ("correspondent", each.fingerprint, each.addresses) for each in profile.keys.correspondents
     ]
@@ -73,9 +76,12 @@ def _certificate(house: House, profile: Profile) -> list[Listed]:
 def _listed(role: str, fingerprint: str, addresses: tuple[str, ...], key: Key | None) -> Listed:
     if key is None:
         return Listed(role, fingerprint, addresses, problem="is not in the mailbox's key ring")
-    problem = key_problem(key, own=role == "own") or ""
+    problem = problem_as(key, role) or ""
     shown = addresses or key.addresses
     return Listed(role, fingerprint, shown, key.user_ids, key.expires, problem)
+
+
+_WHOSE = {"own": "The mailbox's own key", "retired": "A key that it had"}
 
 
 def warn_of_keys(house: House, listed: list[Listed]) -> None:
@@ -94,6 +100,9 @@ def warn_of_ends(house: House, name: str) -> None:
     """Warn of the keys that serve, but not for long; other troubles are told elsewhere."""
     now = time.time()
     with suppress(MailboxError):
+        keys = house.records.load(name).keys
+        if keys.retired and not keys.fingerprint:
+            house.progress.warn(WITHOUT)
         warn_of_keys(house, [each for each in list_keys(house, name) if each.ends_soon(now)])
 
 

@@ -19,6 +19,7 @@ from sandbox.lifecycle.settle import settle, unfinished_name
 from sandbox.model.account import Account
 from sandbox.model.custody import Where
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
+from sandbox.model.keydetails import NewKey
 from sandbox.model.keys import day_of
 from sandbox.model.names import COLOURS, name_problem
 from sandbox.model.offers import Source, only_one, without_own
@@ -278,7 +279,7 @@ class _Onboarding:
             # What a machine signs with a key on the host must not be able to change that key.
             split = self._wish.settings.custody.where is Where.HOST
             made: str = ring.generate(
-                account.display_name, account.address, self._passphrase, split=split
+                account.display_name, account.address, self._passphrase, NewKey(split=split)
             )
             return made
         old = ""

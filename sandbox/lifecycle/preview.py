@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 
@@ -34,7 +34,7 @@ from sandbox.lifecycle.switch import to_leave
 from sandbox.lifecycle.warm import killed
 from sandbox.model.machine import MachineState
 from sandbox.model.offers import Offer, without_own
-from sandbox.model.profile import SUSPEND
+from sandbox.model.profile import SUSPEND, Profile
 from sandbox.state.retentions import Retention, today
 
 _UNDONE = ("onboard", "open")
@@ -134,6 +134,12 @@ def changing_certificate(house: House, name: str, new: NewCertificate | None) ->
     if new is not None:
         look_into_certificate(house, profile, new)
     return _after_settling(house, profile.name, plan_smime(profile, remove=new is None))
+
+
+def changing_own_key(house: House, name: str, plan: Callable[[Profile], Plan]) -> Plan:
+    """What `keys generate|rotate|extend|revoke` would do; refused as it would be."""
+    profile = house.records.load(find_name(house, name))
+    return _after_settling(house, profile.name, plan(profile))
 
 
 def shredding(house: House, name: str, order: Order) -> Plan:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.key_details import with_certificate
 from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.profile import Profile
 from sandbox.model.wkd import directory
 from sandbox.state import files
 
@@ -18,20 +21,41 @@ def publish(house: House, name: str, folder: Path) -> Result:
     """
     profile = house.records.load(name)
     fingerprint, address = profile.keys.fingerprint, profile.account.address
-    if fingerprint is None:
+    revoked = _revoked(house, profile, address)
+    if fingerprint is None and not revoked:
         raise MailboxError(
             f"{profile.name} has no OpenPGP key of its own; nothing was written.",
             resolution=f"`mailbox keys list {profile.name}` shows which keys it has.",
             code="key-not-found",
             exit_code=Exit.KEYS,
         )
-    key = house.profile_keyring(profile.name).published(fingerprint, address)
-    written = directory(address, key)
+    ring = house.profile_keyring(profile.name)
+    # Revoked keys beside the new one are what the directory is for, too (draft, section 3.1).
+    key = ring.published(fingerprint, address) if fingerprint else b""
+    written = directory(address, key + b"".join(revoked.values()))
     for place, content in written.items():
         _write(folder, folder / place, content)
-    facts = {"fingerprint": fingerprint, "address": address, "files": sorted(written)}
-    summary = f"The key {fingerprint} of {address} is ready to upload from {folder}."
+    facts = {
+        "fingerprint": fingerprint,
+        "revoked": list(revoked),
+        "address": address,
+        "files": sorted(written),
+    }
+    which = fingerprint or f"{', '.join(revoked)} (revoked)"
+    summary = f"The key {which} of {address} is ready to upload from {folder}."
     return Result("keys publish", profile.name, summary, facts)
+
+
+def _revoked(house: House, profile: Profile, address: str) -> dict[str, bytes]:
+    """The revoked keys of the address, by fingerprint: everybody should see that they are dead."""
+    ring = house.profile_keyring(profile.name)
+    had = dict.fromkeys((*profile.keys.retired, *with_certificate(house.paths, profile.name)))
+    found: dict[str, bytes] = {}
+    for key in ring.look(list(had)) if had else ():
+        if key.validity == "r":
+            with suppress(MailboxError):  # it never had the address
+                found[key.fingerprint] = ring.published(key.fingerprint, address)
+    return found
 
 
 def _write(folder: Path, path: Path, content: bytes) -> None:

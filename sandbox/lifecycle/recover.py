@@ -6,7 +6,7 @@ that was stopped is begun again. What the keyring still has is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -132,6 +132,7 @@ class _Recovery:
         self._path = house.paths.volume(profile.name)
         self._new: dict[str, str] = {}
         self._own: tuple[bytes, str] | None = None
+        self._retired: tuple[tuple[bytes, str], ...] = ()
         self._public: dict[str, str] = {}
 
     def look(self) -> Needs:
@@ -171,6 +172,7 @@ class _Recovery:
         if needs.keys:
             self._public = rings.correspondents(self._house, self.profile)
             self._own = self._own_key()
+            self._retired = tuple(self._retired_keys())
 
     def _own_key(self) -> tuple[bytes, str] | None:
         choice, wanted = self._means.key, self.profile.keys.fingerprint
@@ -184,6 +186,17 @@ class _Recovery:
             if error.code != "key-not-found":
                 raise
             raise _key_lost(self.profile.name, wanted) from None
+
+    def _retired_keys(self) -> Iterator[tuple[bytes, str]]:
+        for each in self.profile.keys.retired:
+            try:
+                yield self._house.user_keyring.secret(each, self._means.key.ask)
+            except MailboxError:
+                self._house.progress.warn(
+                    f"{each}, which {self.profile.name} had before, cannot be unlocked without the "
+                    "lost keyring. The mail client keeps its own copy on the volume, unless the "
+                    "key was kept on the host only."
+                )
 
     def effects(self) -> dict[str, Any]:
         return {
@@ -207,9 +220,17 @@ class _Recovery:
         passphrase = self._kept(KEY_PASSPHRASE)
         known = self.profile
         if self._means.without_key:
-            known = replace(known, keys=replace(known.keys, fingerprint=None))
+            # Its public part is kept with the retired ones', so that it can still be revoked.
+            had = replace(known.keys, fingerprint=None, retired=known.keys.private)
+            known = replace(known, keys=had)
         keys = rings.renew(
-            self._house, known, self._own, self._public, passphrase, self._means.key.ask
+            self._house,
+            known,
+            self._own,
+            self._retired,
+            self._public,
+            passphrase,
+            self._means.key.ask,
         )
         self.profile = replace(self.profile, keys=keys)
         return {"fingerprint": keys.fingerprint, "correspondents": len(keys.correspondents)}

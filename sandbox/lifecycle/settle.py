@@ -18,10 +18,13 @@ from sandbox.state.journal import Entry
 _KEYSLOT_VERBS = ("recovery-code", "recover", "header-backup", "header-restore")
 # Verbs that write the profile at once or not at all; an open machine goes on meanwhile.
 _PROFILE_VERBS = ("keys add", "keys remove", "keys smime", "keys check")
+# Verbs that put a changed key ring in the old one's place; an open machine goes on meanwhile.
+_RING_VERBS = ("keys generate", "keys rotate", "keys extend", "keys revoke")
 
 
 def settle(house: House, name: str) -> str:
     """Bring an unfinished verb to an end, under the caller's lock; returns what was done."""
+    from sandbox.lifecycle.keychange import settle_change
     from sandbox.lifecycle.onboard import undo_onboard
     from sandbox.lifecycle.retain import resume as resume_retention
     from sandbox.lifecycle.shred import shred_locked
@@ -45,6 +48,10 @@ def settle(house: House, name: str) -> str:
         return "It was finished."
     if pending.verb in _KEYSLOT_VERBS:
         return _settle_keyslots(house, name, pending)
+    if pending.verb in _RING_VERBS:
+        done = settle_change(house, name, pending.run)
+        _ended(house, name, pending.verb, pending.run)
+        return done
     if pending.verb in _PROFILE_VERBS:
         files.remove_unfinished(house.paths.profile(name))
         if pending.verb == "keys smime":
@@ -123,7 +130,8 @@ def settle_name(house: House, name: str) -> str:
     """As `find_name`, after an unfinished verb other than open and close was settled."""
     known = find_name(house, name)
     pending = house.journal(known).recent().pending()
-    if pending and pending.verb in ("onboard", "shred", "retain", *_KEYSLOT_VERBS, *_PROFILE_VERBS):
+    settled = ("onboard", "shred", "retain", *_KEYSLOT_VERBS, *_PROFILE_VERBS, *_RING_VERBS)
+    if pending and pending.verb in settled:
         with house.locked(known, "repair"):
             settle(house, known)
     # A profile that was edited into nonsense can still be closed.

@@ -35,6 +35,9 @@ class Known:
     header_backup: str = ""
     suspended: str = ""
     pictures: tuple[str, ...] = ()
+    # Fingerprints with a certificate in the key ring; files of certificates that were saved.
+    revocations: tuple[str, ...] = ()
+    revocations_saved: tuple[str, ...] = ()
     own_key: str = ""
     own_key_here: bool = False
     outside: tuple[Copy, ...] = ()
@@ -56,6 +59,8 @@ def inventory(known: Known) -> tuple[Copy, ...]:
     if known.smime:
         rows.append(Copy(f"keyring:{SMIME_PASSPHRASE}", "key", "", True))
         rows.append(Copy("smime", "key", known.smime, True))
+    if known.revocations:
+        rows.append(Copy("revocation", "key", ", ".join(known.revocations), True))
     if known.pictures:
         rows.append(Copy("pictures", "data", str(len(known.pictures)), True))
     return (*rows, *_beyond(known))
@@ -71,6 +76,8 @@ def _beyond(known: Known) -> list[Copy]:
         rows.append(Copy("recovery-code", "key", "", False, None))
     if known.own_key_here:
         rows.append(Copy("own-gnupg", "key", known.own_key, False))
+    if known.revocations_saved:
+        rows.append(Copy("revocation-saved", "key", ", ".join(known.revocations_saved), False))
     rows.append(Copy("provider-mail", "data", "", False, None))
     rows.append(Copy("provider-password", "key", "", False, None))
     return [*rows, *known.outside]

@@ -41,6 +41,13 @@ def key_problem(key: Key, *, own: bool) -> str | None:
     return None
 
 
+def problem_as(key: Key, role: str) -> str | None:
+    """As `key_problem`, by role; of a retired key nothing is wanted but that its secret is here."""
+    if role in ("retired", "former"):
+        return None if key.secret or role == "former" else "has no secret part here"
+    return key_problem(key, own=role == "own")
+
+
 def day_of(expires: int | None) -> str:
     """The day (UTC) of a key's end as profiles note it; empty when it has none."""
     return datetime.fromtimestamp(expires, UTC).date().isoformat() if expires else ""

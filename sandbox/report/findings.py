@@ -52,7 +52,7 @@ def _fate(evidence: Evidence, name: str) -> str:
         return "removed" if _step(evidence, "volume").get("there") else "was-gone"
     if kind == "suspended":
         return "still-there" if look.get("saved_left") else "removed"
-    if kind == "key-ring":
+    if kind in ("key-ring", "revocation"):  # they lie in it
         if look.get("key_ring_left"):
             return "still-there"
         return "removed" if _step(evidence, "keys").get("there") else "was-gone"

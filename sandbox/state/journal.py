@@ -39,6 +39,10 @@ _WEIGHT = (
     "keys remove",
     "keys smime",
     "keys check",
+    "keys generate",
+    "keys rotate",
+    "keys extend",
+    "keys revoke",
 )
 
 

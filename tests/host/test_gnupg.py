@@ -235,7 +235,7 @@ def test_a_wrong_passphrase_is_said(home: Home, user: UserKeyring, ring: Profile
 
 
 def test_a_key_that_expired_is_refused_with_its_day(home: Home, ring: ProfileKeyring) -> None:
-    early = ("--faked-system-time", "20200101T000000")
+    early = ("--faked-system-time", "20200101T000000!")
     user_id = "A <a@kunde.test>"
     home.gpg(*early, "--quick-gen-key", user_id, "ed25519", "cert,sign", "1y", input="\n")
     (fingerprint,) = home.fingerprints()

@@ -22,6 +22,7 @@ from demo.session import Session, find_bytes
 from sandbox.host.custody.client import Custodians
 from sandbox.host.gnupg import ProfileKeyring
 from sandbox.host.vault import Vault
+from sandbox.model.keydetails import NewKey
 from sandbox.model.secrets import KEY_PASSPHRASE
 from sandbox.state.activity import Activity
 from tests.host.conftest import need
@@ -92,7 +93,7 @@ def world(in_session: Session) -> Iterator[World]:
         vault.put(profile, KEY_PASSPHRASE, passphrase)
         ring = ProfileKeyring(folder / "ring")
         ring.create()
-        ring.generate("Anna Kundin", CUSTOMER, passphrase, split=True)
+        ring.generate("Anna Kundin", CUSTOMER, passphrase, NewKey(split=True))
         anna = stack.enter_context(Held("Anna Kundin", CUSTOMER, home=folder / "ring", key=""))
         bert = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
         bert.learn(anna.public_key(), certify=True)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,16 @@ from sandbox.model.dav import Named, Password
 from sandbox.model.endpoints import Endpoint
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.inventory import Copy
+from sandbox.model.keydetails import (
+    HERE,
+    NOWHERE,
+    VALID,
+    Details,
+    NewKey,
+    Part,
+    Reason,
+    UserId,
+)
 from sandbox.model.keys import ExportedKeys, Key
 from sandbox.model.machine import Image, MachineSpec, MachineState, Shape, domain_name
 from sandbox.model.offers import Offer, Reading, ReadKey, Way
@@ -50,6 +61,9 @@ DAV_WORD = "another-s3cret-for-calendars"
 OWN = "A" * 40
 BERT = "B" * 40
 EXIT_KILLED = 137
+NEW = NewKey()
+# When a key of these tests ends that was extended: 2040-01-01.
+EXTENDED = 2208988800
 # The recovery codes that were handed over, the newest last.
 CODES: list[str] = []
 _SIGNATURE = b"FILESYSTEM"
@@ -871,22 +885,31 @@ class FakeProfileKeyring:
 
     def destroy(self) -> None:
         with self._world.change("keyring.destroy"):
-            for path in self._home.glob("*"):
-                path.unlink()
-            if self._home.exists():
-                self._home.rmdir()
+            shutil.rmtree(self._home, ignore_errors=True)
 
-    def generate(self, name: str, address: str, passphrase: str, *, split: bool = False) -> str:
+    def generate(self, name: str, address: str, passphrase: str, wish: NewKey = NEW) -> str:
+        made = (OWN, *("E" * 39 + digit for digit in "0123456789ABCDEF"))
+        new = next(each for each in made if not (self._home / f"{each}.public").exists())
         with self._world.change("keyring.generate"):
-            self._write("secret", OWN, passphrase)
-            self._write("public", OWN, address)
-        return OWN
+            self._write("secret", new, passphrase)
+            self._write("public", new, address)
+            self._keep_certificate(new)
+        return new
 
-    def add_own(self, armored: bytes, old: str, new: str, ask: Callable[[str], str]) -> Key:
+    def add_own(
+        self,
+        armored: bytes,
+        old: str,
+        new: str,
+        ask: Callable[[str], str],
+        *,
+        retired: bool = False,
+    ) -> Key:
         with self._world.change("keyring.add_own"):
             fingerprint, address = _armored(armored, "secret")
             self._write("secret", fingerprint, new)
             self._write("public", fingerprint, address)
+            self._keep_certificate(fingerprint)
         return Key(fingerprint, (address,), (address,), "ESC", "u", None, secret=True)
 
     def add_correspondents(self, public: Sequence[str]) -> None:
@@ -916,11 +939,21 @@ class FakeProfileKeyring:
     def look(self, fingerprints: list[str]) -> list[Key]:
         kept = [each for each in fingerprints if (self._home / f"{each}.public").exists()]
         secret = [each for each in kept if (self._home / f"{each}.secret").exists()]
-        ends = self._world.expiries
+        ends = {each: self._ends(each) for each in kept}
+        dead = {each: "r" for each in kept if (self._home / f"{each}.revoked").exists()}
+        who = (("A <a@b.test>",), ("a@b.test",))
         return [
-            Key(each, ("A <a@b.test>",), ("a@b.test",), "ESC", "u", ends.get(each), each in secret)
-            for each in kept
+            Key(each, *who, "ESC", dead.get(each, "u"), ends[each], each in secret) for each in kept
         ]
+
+    def _ends(self, fingerprint: str) -> int | None:
+        noted = self._home / f"{fingerprint}.ends"
+        return int(noted.read_text()) if noted.exists() else self._world.expiries.get(fingerprint)
+
+    def _keep_certificate(self, fingerprint: str) -> None:
+        path = self._home / "openpgp-revocs.d" / f"{fingerprint}.rev"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"revokes {fingerprint}")
 
     def _write(self, kind: str, fingerprint: str, text: str) -> None:
         (self._home / f"{fingerprint}.{kind}").write_text(text)
@@ -931,6 +964,72 @@ def _plain(text: str) -> bytes:
     if not text.startswith("-----BEGIN"):
         return text.encode()
     return base64.b64decode(text.partition("\n\n")[2].partition("\n=")[0])
+
+
+class FakeOwnKeyring:
+    """The own keys in the same folder: revoked and extended by files beside them."""
+
+    def __init__(self, world: World, home: Path) -> None:
+        self._world = world
+        self._home = home
+
+    def describe(self, fingerprint: str) -> Details | None:
+        if not self._file(fingerprint, "public").exists():
+            return None
+        here = HERE if self._file(fingerprint, "secret").exists() else NOWHERE
+        state = "revoked" if self._file(fingerprint, "revoked").exists() else VALID
+        primary = Part(fingerprint, "ed25519", ("certify", "sign"), 1, None, state, here)
+        subkey = Part(fingerprint[::-1], "cv25519", ("encrypt",), 1, None, state, here)
+        return Details((UserId("A <a@b.test>", VALID),), (primary, subkey))
+
+    def extend(self, fingerprint: str, lasts: str, passphrase: str) -> Details:
+        with self._world.change("own.extend"):
+            assert self._file(fingerprint, "secret").read_text() == passphrase
+            self._file(fingerprint, "ends").write_text(str(EXTENDED))
+        return self._described(fingerprint)
+
+    def update(self, fingerprint: str, armored: bytes) -> Details:
+        with self._world.change("own.update"):
+            known, address = _armored(armored, "public")
+            assert known == fingerprint
+            if self._file(fingerprint, "secret").exists():
+                self._file(fingerprint, "ends").write_text(str(EXTENDED))
+            else:
+                self._file(fingerprint, "public").write_text(address)
+        return self._described(fingerprint)
+
+    def certificate(self, fingerprint: str) -> bytes | None:
+        path = self._home / "openpgp-revocs.d" / f"{fingerprint}.rev"
+        return path.read_bytes() if path.exists() else None
+
+    def make_certificate(
+        self, fingerprint: str, passphrase: str, reason: Reason, words: str = ""
+    ) -> bytes | None:
+        if not self._file(fingerprint, "secret").exists():
+            return None
+        if self._file(fingerprint, "secret").read_text() != passphrase:
+            raise MailboxError("Locked.", code="gnupg-failed", exit_code=Exit.KEYS)
+        return f"revokes {fingerprint} {reason}".encode()
+
+    def revoke(self, fingerprint: str, certificate: bytes) -> None:
+        with self._world.change("own.revoke"):
+            if not certificate.startswith(b"revokes " + fingerprint.encode()):
+                raise MailboxError("Another's.", code="key-unusable", exit_code=Exit.KEYS)
+            self._file(fingerprint, "revoked").write_bytes(certificate)
+
+    def sign(self, text: str, fingerprints: tuple[str, ...], passphrase: str) -> str:
+        with self._world.change("own.sign"):
+            for each in fingerprints:
+                assert self._file(each, "secret").read_text() == passphrase
+        return f"{text}\nsigned by {' '.join(fingerprints)}\n"
+
+    def _described(self, fingerprint: str) -> Details:
+        details = self.describe(fingerprint)
+        assert details is not None
+        return details
+
+    def _file(self, fingerprint: str, kind: str) -> Path:
+        return self._home / f"{fingerprint}.{kind}"
 
 
 def _armored(armored: bytes, wanted: str) -> tuple[str, str]:
@@ -975,6 +1074,7 @@ def make_house(world: World) -> House:
         key_reader=FakeKeyReader(),
         key_sources=FakeKeySources(world),
         profile_keyring=lambda name: FakeProfileKeyring(world, paths.gnupg(name)),
+        own_keyring=lambda name: FakeOwnKeyring(world, paths.gnupg(name)),
         progress=world,
         beside=lambda work: work,  # done when it is waited for: always in the same order
     )

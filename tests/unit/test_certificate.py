@@ -98,6 +98,7 @@ def test_every_copy_has_its_fate(document: dict[str, Any]) -> None:
         "keyslots": "overwritten",
         "volume": "removed",
         "key-ring": "removed",
+        "revocation": "removed",
         "recovery-code": "open-unseen",
         "own-gnupg": "open-seen",
         "provider-mail": "open-unseen",
@@ -166,6 +167,8 @@ def everything() -> list[Evidence]:
                 header_backup="h",
                 suspended="s",
                 pictures=("p",),
+                revocations=("A" * 40,),
+                revocations_saved=("/media/stick/a.rev",),
                 own_key=OWN,
             )
             rows = fates(inventory(replace(known, own_key_here=True)), ())

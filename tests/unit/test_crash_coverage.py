@@ -23,6 +23,7 @@ from sandbox.cli import (
     image_commands,
     key_commands,
     making,
+    own_key_commands,
     recovery_commands,
 )
 from sandbox.cli.app import cli
@@ -41,7 +42,8 @@ from tests.unit import test_crash_recovery as recovery
 from tests.unit.fakes import NAME, SETTINGS, World, mails, make_house, make_wish
 
 LIFECYCLE = Path(__file__).parents[2] / "sandbox" / "lifecycle"
-_ = (commands, correspondents, ending, image_commands, key_commands, making, recovery_commands)
+_ = (commands, correspondents, ending, image_commands, key_commands, making, own_key_commands)
+_ = recovery_commands
 # Commands with a plan to show that are no plan of one mailbox; who kills them.
 KILLED_HERE = {"switch", "image warm", "repair"}
 # They have a journal of their own; tests/unit/test_images.py kills them.

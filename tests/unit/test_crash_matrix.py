@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.lifecycle import correspondents, keys, smime
+from sandbox.lifecycle import correspondents, keys, own_keys, smime
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.keycheck import check_keys
 from sandbox.lifecycle.observe import observe
-from sandbox.lifecycle.onboard import onboard
+from sandbox.lifecycle.onboard import KeyChoice, onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.lifecycle.retain import retain
 from sandbox.lifecycle.settle import repair
@@ -29,6 +29,7 @@ from sandbox.lifecycle.suspend import suspend
 from sandbox.lifecycle.warming import catch_up
 from sandbox.model.custody import Custody, Where
 from sandbox.model.errors import MailboxError
+from sandbox.model.keydetails import NewKey
 from sandbox.model.machine import domain_name
 from sandbox.model.secrets import ITEMS, SMIME_PASSPHRASE, STATE_KEY, VOLUME_KEY
 from sandbox.state import files
@@ -83,7 +84,12 @@ VERBS: dict[str, Verb] = {
     "no keys smime": lambda house: smime.remove(house, NAME),
     "old keys smime": lambda house: smime.take(house, NAME, OLD_CERTIFICATE),
     "keys check": lambda house: check_keys(house, NAME),
+    "keys generate": lambda house: own_keys.generate(house, NAME, NewKey()),
+    "keys rotate": lambda house: own_keys.rotate(house, NAME, own_keys.Rotation()),
+    "keys extend": lambda house: own_keys.extend(house, NAME, own_keys.Extension()),
+    "keys revoke": lambda house: own_keys.revoke(house, NAME, own_keys.Revocation()),
     # Not killed here, but what stands before a verb that is.
+    "onboard without key": lambda house: onboard(house, make_wish(key=KeyChoice())),
     "onboard host": lambda house: onboard(house, make_wish(settings=HOST)),
     "age": _age,
     "update": _update,
@@ -117,11 +123,15 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "shred of one with a certificate": ("onboard", "old keys smime"),
     "keys check": ("onboard", "open"),
     "open with another image": ("onboard", "open", "close", "update"),
+    "keys generate": ("onboard without key",),
+    "keys rotate": ("onboard",),
+    "keys rotate of an open one": ("onboard host", "open"),
+    "keys extend": ("onboard",),
+    "keys revoke": ("onboard", "keys rotate"),
 }
-KILLED = (
-    *("onboard", "open", "close", "suspend", "shred", "retain"),
-    *("keys add", "keys remove", "keys check", "no keys smime", "keys smime"),
-)
+ABOUT_KEYS = tuple(verb for verb in VERBS if verb.startswith("keys"))
+# The longer name first: each is looked for in the name of a scene.
+KILLED = ("onboard", "open", "close", "suspend", "shred", "retain", "no keys smime", *ABOUT_KEYS)
 
 
 @dataclass(frozen=True)
@@ -373,3 +383,16 @@ def _assert_whole(house: House, state: dict[str, dict[str, str]], where: str) ->
     has_mail = mails(house.paths.volume(NAME)) > 0
     assert has_mail or house.paths.blank(NAME).exists(), where
     assert house.paths.gnupg(NAME).exists(), where
+    _assert_keys(house, where)
+
+
+def _assert_keys(house: House, where: str) -> None:
+    """Ring and profile say the same, and every secret key is one that the profile names."""
+    keys, ring = house.records.load(NAME).keys, house.paths.gnupg(NAME)
+    secret = {path.stem for path in ring.glob("*.secret")}
+    assert secret == set(keys.private), where
+    assert not keys.fingerprint or not (ring / f"{keys.fingerprint}.revoked").exists(), where
+    ends = ring / f"{keys.fingerprint}.ends"
+    assert keys.expires == ("2040-01-01" if ends.exists() else ""), where
+    passphrases = {path.read_text() for path in ring.glob("*.secret")}
+    assert len(passphrases) <= 1, where

@@ -60,6 +60,8 @@ LABELS = {
     "header-backup": "Sicherung des Kopfes des Datenträgers",
     "key-ring": "Privater OpenPGP-Schlüssel, Kopie auf dem Rechner",
     "smime": "Privater Schlüssel des S/MIME-Zertifikats, Kopie auf dem Rechner",
+    "revocation": "Widerrufszertifikate auf dem Rechner",
+    "revocation-saved": "Widerrufszertifikate, die anderswo abgelegt wurden",
     "pictures": "Bildschirmfotos",
     "suspended": "Speicher der angehaltenen Maschine, verschlüsselt",
     "volume-elsewhere": "Der Datenträger, wo er jetzt sein mag",

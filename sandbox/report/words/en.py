@@ -59,6 +59,8 @@ LABELS = {
     "header-backup": "Backup of the volume's header",
     "key-ring": "Private OpenPGP key, copy on the host",
     "smime": "Private key of the S/MIME certificate, copy on the host",
+    "revocation": "Revocation certificates, on the host",
+    "revocation-saved": "Revocation certificates that were saved elsewhere",
     "pictures": "Screenshots",
     "suspended": "Memory of the suspended machine, encrypted",
     "volume-elsewhere": "The volume, where it may be now",
