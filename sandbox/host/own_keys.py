@@ -45,9 +45,9 @@ class OwnKeyring:
         if before.primary.secret != HERE:
             raise _offline(fingerprint)
         command = ("--quick-set-expire", fingerprint, lasts)
-        self._with_passphrase(passphrase, *command)
+        self._with_passphrase(passphrase, "extend the key", *command)
         if subkeys := to_extend(before.parts):
-            self._with_passphrase(passphrase, *command, *subkeys)
+            self._with_passphrase(passphrase, "extend its subkeys", *command, *subkeys)
         after = self._described(fingerprint)
         if not (after.serves("encrypt") and after.serves("sign")):
             raise _failed("extend the key", b"")
@@ -105,9 +105,8 @@ class OwnKeyring:
     def sign(self, text: str, fingerprints: tuple[str, ...], passphrase: str) -> str:
         """The text with a signature of each key in it."""
         users = [option for each in fingerprints for option in ("--local-user", each)]
-        done = self._with_passphrase(passphrase, *users, "--clearsign", data=text.encode())
-        if b"BEGIN PGP SIGNED MESSAGE" not in done.stdout:
-            raise _failed("sign the text", done.stderr)
+        options = (*users, "--clearsign")
+        done = self._with_passphrase(passphrase, "sign the text", *options, data=text.encode())
         return done.stdout.decode()
 
     def _described(self, fingerprint: str) -> Details:
@@ -126,12 +125,12 @@ class OwnKeyring:
         return self._home / "openpgp-revocs.d" / f"{fingerprint}.rev"
 
     def _with_passphrase(
-        self, passphrase: str, *arguments: str, data: bytes = b""
+        self, passphrase: str, what: str, *arguments: str, data: bytes = b""
     ) -> process.Completed:
         # The passphrase is the first line of the standard input, what follows is the data.
         done = self._gpg("--passphrase-fd", "0", *arguments, input=_lines(passphrase) + data)
         if done.returncode != 0:
-            raise _failed(f"do `{arguments[0].strip('-')}`", done.stderr)
+            raise _failed(what, done.stderr)
         return done
 
     def _gpg(self, *arguments: str, input: bytes = b"", batch: bool = True) -> process.Completed:

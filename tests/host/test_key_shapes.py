@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from sandbox.host.gnupg import ProfileKeyring, UserKeyring
+from sandbox.host.keyreader import KeyReader
 from sandbox.host.own_keys import OwnKeyring
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keydetails import Details
+from sandbox.model.offers import Source, offered
 from tests.host.conftest import need
 from tests.host.test_gnupg import NEW, Home, never, revoke
 
@@ -185,7 +187,7 @@ SHAPES: dict[str, Shape] = {
     "RSA 3072": Shape(from_file("rsa-3072.asc")),
     "RSA 4096": Shape(from_file("rsa-4096.asc")),
     "made by GnuPG 2.4": Shape(from_file("gnupg-2.4.asc", "old")),
-    "version 6": Shape(version_6, own="of version 6", correspondent="of version 6"),
+    "version 6": Shape(version_6, own="key of version 6", correspondent="version 6"),
 }
 
 
@@ -270,15 +272,20 @@ def test_as_ones_own_from_gnupg(shape: Shape, home: Home, mailbox: Mailbox) -> N
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_as_a_correspondents(shape: Shape, home: Home, mailbox: Mailbox) -> None:
     key = shape.make(home)
+    source = Source("a file", key.public, trusted=True)
+    (reading,) = KeyReader(mailbox.folder.parent / "run").read([key.public])
     if shape.correspondent:
-        assert shape.correspondent in refused(lambda: mailbox.ring.add_correspondent(key.public))
+        with pytest.raises(MailboxError) as caught:
+            offered(source, reading)
+        said = f"{caught.value.brief} {caught.value.details}"
+        assert caught.value.code == "key-unusable" and shape.correspondent in said
         return
-    accepted = mailbox.ring.add_correspondent(key.public)
-    assert (accepted.fingerprint, accepted.secret) == (key.fingerprint, False)
+    (offer,) = offered(source, reading).offers
+    mailbox.ring.add_correspondents([offer.public])
+    assert offer.key.fingerprint == key.fingerprint and ADDRESS in offer.key.addresses
     details = mailbox.own.describe(key.fingerprint)
     assert details is not None
     assert {part.secret for part in details.parts} == {"none"}
-    assert ADDRESS in accepted.addresses
 
 
 def _works_in_a_machine(key: Made, mailbox: Mailbox) -> None:

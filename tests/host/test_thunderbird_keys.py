@@ -1,0 +1,144 @@
+"""Keys in a Thunderbird on this machine: every shape decrypts and signs, old ones open old mail."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.correspondent import Person
+from demo.desired import desired_state
+from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
+from demo.native import NativeThunderbird, missing
+from sandbox.host.gnupg import ProfileKeyring
+from sandbox.host.own_keys import OwnKeyring
+from sandbox.model.keydetails import Reason
+from tests.host.test_gnupg import NEW, Home
+from tests.host.test_key_shapes import SHAPES
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
+
+Json = dict[str, Any]
+# Those that ask something of a mail client beyond what every key does.
+ASKING = ("with a passphrase", "an offline primary", "an encryption subkey that ended", "RSA 4096")
+
+
+class Owner(Person):
+    """Somebody whose key a mailbox has taken into a ring of its own."""
+
+    def __init__(self, shape: str, stack: ExitStack) -> None:
+        home = Home()
+        stack.callback(home.end)
+        made = SHAPES[shape].make(home)
+        super().__init__("Anna Kundin", CUSTOMER, home=home.path, key="")
+        self.fingerprint = made.fingerprint
+        folder = Path(tempfile.mkdtemp(prefix="ring-"))
+        stack.callback(shutil.rmtree, folder)
+        self.ring, self.own = ProfileKeyring(folder / "keys"), OwnKeyring(folder / "keys")
+        self.ring.create()
+        stack.callback(self.ring.destroy)
+        self.ring.add_own(made.secret, "", NEW, lambda _: made.passphrase)
+
+    def exported(self) -> Json:
+        """As `open` sends it."""
+        exported = self.ring.export(self.fingerprint, NEW)
+        return {
+            "fingerprint": self.fingerprint,
+            "secret": exported.secret,
+            "passphrase": exported.passphrase,
+            "public": exported.public,
+        }
+
+    def revoke(self) -> None:
+        certificate = self.own.make_certificate(self.fingerprint, NEW, Reason.SUPERSEDED)
+        self.own.revoke(self.fingerprint, certificate or b"")
+
+
+@dataclass
+class World:
+    server: MailServer
+    bert: Person
+
+    def write(self, owner: Person, text: str) -> None:
+        self.server.deliver(self.bert.letter(owner, "geheim", text), CUSTOMER)
+
+    def desired(self, key: Json, retired: tuple[Json, ...] = ()) -> Json:
+        with Person("Niemand", "niemand@kunde.test") as nobody:
+            desired = desired_state(self.server, nobody, (self.bert,))
+        desired["account"]["display_name"] = "Anna Kundin"
+        desired["openpgp"] |= {"key": key, "retired": list(retired)}
+        return desired
+
+    def show(self, thunderbird: NativeThunderbird, desired: Json) -> None:
+        """Open anew, and have all the mail there."""
+        thunderbird.close()
+        events = thunderbird.open(desired)
+        assert [event for event in events if event["event"] != "phase"] == []
+        thunderbird.proof.facts(messages=len(self.server.messages(CUSTOMER)))
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with ExitStack() as stack:
+        bert = stack.enter_context(Person("Bert Partner", CORRESPONDENT))
+        yield World(stack.enter_context(MailServer()), bert)
+
+
+@pytest.fixture(scope="module")
+def thunderbird(world: World) -> Iterator[NativeThunderbird]:
+    with NativeThunderbird(local_names=world.server.names) as made:
+        yield made
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+@pytest.mark.parametrize("shape", ASKING)
+def test_it_decrypts_and_signs(
+    shape: str, world: World, thunderbird: NativeThunderbird, stack: ExitStack
+) -> None:
+    owner = Owner(shape, stack)
+    world.write(owner, f"Hallo {shape}")
+    world.show(thunderbird, world.desired(owner.exported()))
+    last = len(world.server.messages(CUSTOMER)) - 1
+    shown = thunderbird.proof.open(index=last, expect={"signed": "verified"})
+    assert (shown.encrypted, shown.body) == ("ok", f"Hallo {shape}")
+    before = len(world.server.messages(CORRESPONDENT))
+    composed = thunderbird.proof.reply("Danke", index=last)
+    assert (composed.encrypt, composed.sign, composed.sent) == (True, True, True)
+    reading = world.bert.read(world.server.wait_for_messages(CORRESPONDENT, before + 1)[-1])
+    assert (reading.signature, reading.signer) == ("good", owner.fingerprint)
+
+
+def test_retired_keys_open_the_mail_of_their_time(world: World, stack: ExitStack) -> None:
+    old, dead, new = (Owner(shape, stack) for shape in ("a signing subkey", "plain", "plain"))
+    first = len(world.server.messages(CUSTOMER))
+    world.write(old, "an den alten")
+    world.write(dead, "an den widerrufenen")
+    world.write(new, "an den neuen")
+    dead.revoke()
+    thunderbird = stack.enter_context(NativeThunderbird(local_names=world.server.names))
+    world.show(thunderbird, world.desired(new.exported(), (old.exported(), dead.exported())))
+    for place, text in enumerate(("an den alten", "an den widerrufenen", "an den neuen")):
+        shown = thunderbird.proof.open(index=first + place)
+        assert (shown.encrypted, shown.body) == ("ok", text)
+    facts = thunderbird.proof.facts()
+    assert facts.identity["openpgp_key_id"] == new.fingerprint[-16:]
+    keys = {key["fingerprint"]: key for key in facts.keys}
+    assert keys[old.fingerprint]["secret"] and keys[old.fingerprint]["acceptance"] == "personal"
+    # A second start finds them there, and asks nothing.
+    world.show(thunderbird, world.desired(new.exported(), (old.exported(), dead.exported())))
+    # What was the mailbox's only key is revoked: it reads, and writes unsigned.
+    world.show(thunderbird, world.desired(None, (new.exported(),)))  # type: ignore[arg-type]
+    assert thunderbird.proof.open(index=first + 2).body == "an den neuen"
+    composed = thunderbird.proof.write(CORRESPONDENT, "offen", "Text", send=False)
+    assert not composed.sign
