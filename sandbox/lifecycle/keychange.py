@@ -57,9 +57,9 @@ class Draft:
         return self._house.own_keyring(self._name)
 
 
-def plan_change(verb: str, name: str, title: str, reason: str, facts: Mapping[str, Any]) -> Plan:
+def steps_of_change(title: str, reason: str) -> tuple[Step, ...]:
     """The steps of every change; what differs is what is done in the copy."""
-    return Plan(verb, name, (Step("draft", title, reason), _RING, _WRITE), dict(facts))
+    return (Step("draft", title, reason), _RING, _WRITE)
 
 
 def change(house: House, plan: Plan, draft: Draft, make: Callable[[Draft], str | None]) -> Keys:

@@ -12,7 +12,7 @@ from typing import Any
 from sandbox.lifecycle.engine import Plan
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.key_details import SAVED, no_own_key
-from sandbox.lifecycle.keychange import Draft, change, plan_change
+from sandbox.lifecycle.keychange import Draft, change, steps_of_change
 from sandbox.lifecycle.letter import Letter, write_letter
 from sandbox.lifecycle.observe import observe
 from sandbox.lifecycle.onboard import KeyChoice
@@ -63,8 +63,8 @@ def plan_generate(profile: Profile) -> Plan:
             code="key-exists",
             exit_code=Exit.EXISTS,
         )
-    reason = "the mailbox has no key of its own"
-    return plan_change("keys generate", profile.name, "Making a key", reason, {})
+    steps = steps_of_change("Making a key", "the mailbox has no key of its own")
+    return Plan("keys generate", profile.name, steps)
 
 
 def plan_rotate(profile: Profile, wish: Rotation) -> Plan:
@@ -74,7 +74,8 @@ def plan_rotate(profile: Profile, wish: Rotation) -> Plan:
         raise _same(profile, old)
     title = "Making a key" if wish.key.generate else "Taking the key"
     reason = "the old one stays for old mail" if old else "the mailbox has no key of its own"
-    return plan_change("keys rotate", profile.name, title, reason, {"old": old} if old else {})
+    facts = {"old": old} if old else {}
+    return Plan("keys rotate", profile.name, steps_of_change(title, reason), facts)
 
 
 def plan_extend(profile: Profile) -> Plan:
@@ -83,8 +84,8 @@ def plan_extend(profile: Profile) -> Plan:
     if own is None:
         raise no_own_key(profile)
     reason = "correspondents stop writing to a key that has expired"
-    title = "Moving the key's end"
-    return plan_change("keys extend", profile.name, title, reason, {"fingerprint": own})
+    steps = steps_of_change("Moving the key's end", reason)
+    return Plan("keys extend", profile.name, steps, {"fingerprint": own})
 
 
 def plan_revoke(profile: Profile, wish: Revocation) -> Plan:
@@ -94,7 +95,7 @@ def plan_revoke(profile: Profile, wish: Revocation) -> Plan:
         raise no_own_key(profile)
     reason = "whoever sees it published uses the key no longer"
     facts = {"fingerprint": fingerprint, "reason": str(wish.reason)}
-    return plan_change("keys revoke", profile.name, "Revoking the key", reason, facts)
+    return Plan("keys revoke", profile.name, steps_of_change("Revoking the key", reason), facts)
 
 
 def generate(house: House, name: str, new: NewKey) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ class World:
     thunderbird: NativeThunderbird
     folder: Path
     profile: uuid.UUID
+    passphrase: str
 
     def desired(self) -> Json:
         desired = desired_state(self.server, self.anna, (self.bert,))
@@ -56,12 +58,15 @@ class World:
         desired["openpgp"]["key"]["secret"] = None
         return desired
 
-    def hold(self, decrypt: str = "allow", sign: str = "allow") -> None:
+    def hold(
+        self, decrypt: str = "allow", sign: str = "allow", own: str = "", retired: str = ""
+    ) -> None:
         Custodians().start(
             {
                 "profile_id": str(self.profile),
                 "name": "kunde",
-                "fingerprint": self.anna.fingerprint,
+                "fingerprint": own or self.anna.fingerprint,
+                "retired": [retired] if retired else [],
                 "home": str(self.anna.home),
                 "socket": str(self.folder / "agent.sock"),
                 "control": str(self.folder / "custody.sock"),
@@ -102,7 +107,7 @@ def world(in_session: Session) -> Iterator[World]:
         server.deliver(bert.letter(anna, "Geheim", TEXT), CUSTOMER)
         stack.callback(lambda: Custodians().stop(folder / "custody.sock"))
         thunderbird = stack.enter_context(NativeThunderbird(local_names=server.names))
-        yield World(server, anna, bert, thunderbird, folder, profile)
+        yield World(server, anna, bert, thunderbird, folder, profile, passphrase)
 
 
 def test_thunderbird_reads_and_verifies_with_a_key_it_does_not_have(world: World) -> None:
@@ -168,11 +173,40 @@ def test_a_custodian_that_is_away_is_an_error_on_the_screen_and_passes(world: Wo
     assert world.read(1).body == TEXT
 
 
+def test_a_retired_key_only_opens_old_mail(world: World) -> None:
+    old = world.anna.fingerprint
+    ring = ProfileKeyring(world.anna.home)
+    new = ring.generate("Anna Kundin", CUSTOMER, world.passphrase, NewKey(split=True))
+    Custodians().stop(world.folder / "custody.sock")
+    world.hold(own=new, retired=old)
+    desired = world.desired()
+    public = ring.public([old, new])
+    key = {"secret": None, "passphrase": None}
+    desired["openpgp"]["retired"] = [{**key, "fingerprint": old, "public": public[old]}]
+    desired["openpgp"]["key"] = {**key, "fingerprint": new, "public": public[new]}
+    world.thunderbird.close()
+    events = world.thunderbird.open(desired)
+    assert [event for event in events if event["event"] != "phase"] == []
+    assert world.read(1).body == TEXT
+    world.bert.learn(public[new])
+    before = len(world.server.messages(CORRESPONDENT))
+    assert world.thunderbird.proof.reply("Neuer Schlüssel", index=1).sent
+    arrived = world.server.wait_for_messages(CORRESPONDENT, before + 1)[-1]
+    assert world.bert.read(arrived).signer == new
+    # The machine's own GnuPG, asked for a signature of the old key.
+    gnupg = world.thunderbird.client.GNUPG_DIR
+    sign = ["gpg", "--homedir", str(gnupg), "--batch", "--local-user", old, "--clearsign"]
+    refused = subprocess.run(sign, input=b"x", capture_output=True, check=False)
+    assert refused.returncode and b"BEGIN PGP SIGNATURE" not in refused.stdout
+    sign[sign.index(old)] = new
+    assert b"BEGIN PGP SIGNATURE" in subprocess.run(sign, input=b"x", capture_output=True).stdout
+
+
 def test_the_private_key_is_nowhere_in_the_mail_client(world: World) -> None:
     world.thunderbird.close()
     folder = world.thunderbird.home.parent
     secrets = [path.read_bytes() for path in (world.anna.home / "private-keys-v1.d").iterdir()]
-    assert len(secrets) == 3
+    assert len(secrets) == 6  # the retired key's, too
     # What is behind the name of the protection: the encrypted numbers themselves.
     needles = [secret[-64:-16] for secret in secrets] + [b"PGP PRIVATE KEY", b"private-key"]
     assert find_bytes([folder / "home", folder / "state"], needles) == []
