@@ -43,7 +43,10 @@ class Owner(Person):
         self.ring, self.own = ProfileKeyring(folder / "keys"), OwnKeyring(folder / "keys")
         self.ring.create()
         stack.callback(self.ring.destroy)
-        self.ring.add_own(made.secret, "", NEW, lambda _: made.passphrase)
+        self.ring.add_own(made.secret, "", NEW, lambda _: made.passphrase, retired=True)
+
+    def public_key(self) -> str:
+        return self.ring.public([self.fingerprint])[self.fingerprint]
 
     def exported(self) -> Json:
         """As `open` sends it."""
@@ -117,6 +120,28 @@ def test_it_decrypts_and_signs(
     assert (composed.encrypt, composed.sign, composed.sent) == (True, True, True)
     reading = world.bert.read(world.server.wait_for_messages(CORRESPONDENT, before + 1)[-1])
     assert (reading.signature, reading.signer) == ("good", owner.fingerprint)
+
+
+def test_a_key_that_expired_is_said_and_reads_on(
+    world: World, thunderbird: NativeThunderbird, stack: ExitStack
+) -> None:
+    owner = Owner("expired", stack)
+    serving = Owner("plain", stack)
+    world.write(serving, "vor dem Ende")
+    thunderbird.close()
+    events = thunderbird.open(world.desired(owner.exported(), (serving.exported(),)))
+    codes = {event["code"] for event in events if event["event"] == "warning"}
+    assert codes == {"key-expired"}
+    last = len(world.server.messages(CUSTOMER)) - 1
+    thunderbird.proof.facts(messages=last + 1)
+    assert thunderbird.proof.open(index=last).body == "vor dem Ende"
+    # Extended on the host, it comes with other dates at the next open, and serves.
+    owner.own.extend(owner.fingerprint, "2y", NEW)
+    world.write(owner, "nach der Verlängerung")
+    world.show(thunderbird, world.desired(owner.exported(), (serving.exported(),)))
+    assert thunderbird.proof.open(index=last + 1).body == "nach der Verlängerung"
+    composed = thunderbird.proof.write(CORRESPONDENT, "wieder", "Text", send=False)
+    assert (composed.encrypt, composed.sign) == (True, True)
 
 
 def test_retired_keys_open_the_mail_of_their_time(world: World, stack: ExitStack) -> None:
