@@ -38,7 +38,7 @@ COMMANDS = {
         "Edit a mailbox's profile in $EDITOR; the old one stays when the new one is not valid.",
     ),
     "keys": (
-        "correspondents",
+        "own_key_commands",
         "Look after a mailbox's OpenPGP keys: its own and its correspondents'.",
     ),
     "run": ("commands", "Run a command in an open mailbox's machine."),

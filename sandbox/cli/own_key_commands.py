@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sandbox.cli import correspondents
 from sandbox.cli import onboarding as input_
 from sandbox.cli.app import NAME, _verb_of
 from sandbox.cli.compose import compose
@@ -19,6 +20,9 @@ from sandbox.cli.plans import DRY_RUN, show_plan
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.keydetails import Algorithm, NewKey, Part, Reason
 from sandbox.model.names import parse_fingerprint
+
+
+_ = correspondents  # who loads this group has all of its commands
 
 
 def _on_keys(
