@@ -21,7 +21,6 @@ from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.keydetails import Algorithm, NewKey, Part, Reason
 from sandbox.model.names import parse_fingerprint
 
-
 _ = correspondents  # who loads this group has all of its commands
 
 

@@ -22,7 +22,11 @@ from sandbox.model.smime import ends_at
 
 WARN_S = 30 * 24 * 3600
 SMIME = "smime"
-_WHOSE = {"own": "The mailbox's own key", SMIME: "The mailbox's S/MIME certificate"}
+_WHOSE = {
+    "own": "The mailbox's own key",
+    "retired": "A key that it had",
+    SMIME: "The mailbox's S/MIME certificate",
+}
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,6 @@ def _listed(role: str, fingerprint: str, addresses: tuple[str, ...], key: Key | 
     problem = problem_as(key, role) or ""
     shown = addresses or key.addresses
     return Listed(role, fingerprint, shown, key.user_ids, key.expires, problem)
-
-
-_WHOSE = {"own": "The mailbox's own key", "retired": "A key that it had"}
 
 
 def warn_of_keys(house: House, listed: list[Listed]) -> None:

@@ -317,7 +317,7 @@ def test_a_ring_without_a_copy_is_not_locked(house: House) -> None:
     assert not rings.is_locked(house, profile, "passphrase")
     house.profile_keyring(NAME).destroy()
     assert rings.is_locked(house, profile, "passphrase")
-    keys = rings.renew(house, profile, None, {}, "passphrase", lambda _: "")
+    keys = rings.renew(house, profile, None, (), {}, "passphrase", lambda _: "")
     assert keys.fingerprint == OWN
     assert not (house.paths.gnupg(NAME) / f"{OWN}.secret").exists()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import program
 
-PLACES = (".gnupg/private-keys-v1.d/*.key", ".gnupg/secring.gpg", ".thunderbird/*/secring.gpg")
+PLACES = (".gnupg/private-keys-v1.d/*.key", ".*/secring.gpg", ".*/*/secring.gpg")
 
 
 def forget(home: Path) -> None:
