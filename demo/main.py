@@ -27,8 +27,10 @@ from demo.letters import ordinary
 from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer, MailServerError
 from demo.proof import Composed, Facts, Proof, ProofError, Shown, elsewhere
 from demo.session import Session, SessionError, find_bytes
+from sandbox.host.storage import suspend_problem
 
 NAME = "demo"
+OPENING = "Open the mailbox"
 CONTRACT = """
 [contract]
 controller = "Kunde GmbH, Köln"
@@ -69,6 +71,10 @@ class Report:
         yield proven
         self.rows.append((title, time.monotonic() - begun, "; ".join(proven)))
         print(f"   {self.rows[-1][1]:.1f} s: {self.rows[-1][2]}", flush=True)
+
+    def seconds(self, title: str) -> float:
+        """How long a step took, the last one of that title."""
+        return next(seconds for done, seconds, _ in reversed(self.rows) if done == title)
 
     def print(self) -> None:
         """The short report at the end."""
@@ -310,6 +316,25 @@ class Demo:
             else:
                 proven.append(require(found.split(), "the private key is on the volume"))
 
+    def rest(self) -> None:
+        """Put the machine away and let it go on: the time of that beside the first open's."""
+        problem = suspend_problem()
+        if problem:
+            print(f"== Nothing is suspended here: {problem}", flush=True)
+            return
+        with self.report.step("Suspend it") as proven:
+            done = self.session.mailbox("suspend", NAME, "--json", stderr=None)  # type: ignore[arg-type]
+            size = json.loads(done.stdout)["facts"]["bytes"]
+            proven.append(f"its memory is put away, encrypted ({size // 1000**2} MB)")
+            left = find_bytes(self.session.folders, [self.canary.encode()])
+            proven.append(require(not left, "no plaintext of the message on this computer"))
+        with self.report.step("Open it where it was") as proven:
+            ran = self.session.mailbox("open", NAME, "--headless", "--json", stderr=None)  # type: ignore[arg-type]
+            facts = json.loads(ran.stdout)["facts"]
+            proven.append(require(facts["resumed"], "the same machine goes on"))
+            first = self.report.seconds(OPENING)
+            proven.append(f"after {ran.seconds:.1f} s; the first open took {first:.1f} s")
+
     def close(self) -> None:
         with self.report.step("Close") as proven:
             self.session.mailbox("close", NAME)
@@ -410,11 +435,12 @@ def run(root: Path, *, keep: bool, client: str = "thunderbird", custody: str = "
         demo.clean_up_earlier()
         demo.deliver()
         demo.onboard()
-        demo.open("Open the mailbox")
+        demo.open(OPENING)
         demo.read()
         demo.answer()
         demo.plan()
         demo.prove_keys()
+        demo.rest()
         demo.close()
         demo.open("Open it again")
         demo.look_again()
