@@ -224,11 +224,21 @@ def _keys() -> list[Json]:
 
 
 def show(desktop: Desktop, task: Json) -> Json:
-    """Open a message of the inbox and read what the window shows of it."""
+    """Open a message of the inbox and read what the window shows of it.
+
+    Encrypted messages have one outer subject; `text` tells which of them is meant.
+    """
     messages = MessageList(desktop)
-    row = _row(desktop, messages, task)
-    messages.select(row)
-    expected = task.get("expect") or {}
+    reading: Json = {}
+    for row in _rows(desktop, messages, task):
+        messages.select(row)
+        reading = _settled(desktop, messages, task.get("expect") or {})
+        if str(task.get("text") or "") in reading["body"]:
+            break
+    return {"message_id": task.get("message_id") or "", "technology": "OpenPGP", **reading}
+
+
+def _settled(desktop: Desktop, messages: MessageList, expected: Json) -> Json:
     display = desktop.until("message", lambda: desktop.document(messages.window, DISPLAY_NAME))
 
     def settled() -> Json | None:
@@ -240,18 +250,17 @@ def show(desktop: Desktop, task: Json) -> Json:
     time.sleep(1)
     desktop.refresh()
     reading = _reading(desktop, display)
-    reading = reading if reading["author"] else first
-    return {"message_id": task.get("message_id") or "", "technology": "OpenPGP", **reading}
+    return reading if reading["author"] else first
 
 
-def _row(desktop: Desktop, messages: MessageList, task: Json) -> int:
+def _rows(desktop: Desktop, messages: MessageList, task: Json) -> list[int]:
     if task.get("index") is not None:
-        return int(task["index"])
+        return [int(task["index"])]
     subject = task.get("subject")
     if task.get("message_id"):
         subject = _subject_of(desktop, messages, str(task["message_id"]))
     desktop.until("such message", lambda: subject in messages.subjects())
-    return messages.subjects().index(str(subject))
+    return [row for row, each in enumerate(messages.subjects()) if each == subject]
 
 
 def _subject_of(desktop: Desktop, messages: MessageList, message_id: str) -> str:
@@ -334,7 +343,7 @@ def _protection(shown: str, security: str) -> Json:
 
 def reply(desktop: Desktop, task: Json) -> Json:
     """Answer a message as a person does: button, text, button."""
-    shown = show(desktop, task)
+    shown = show(desktop, task | {"text": task.get("of")})
     earlier = desktop.windows()
     buttons = (desktop.find(window, "button", "Reply to Sender") for window in earlier)
     button = next(filter(None, buttons), None)

@@ -117,13 +117,21 @@ class Proof:
         message_id: str | None = None,
         index: int | None = None,
         expect: Json | None = None,
+        text: str | None = None,
     ) -> Shown:
-        """Open a message of the inbox; `expect` names readings worth waiting for."""
+        """Open a message of the inbox; `expect` names readings worth waiting for.
+
+        `text` is in its body: for a client that is not asked by Message-ID (Evolution).
+        """
         task = {"subject": subject, "message_id": message_id, "index": index, "expect": expect}
+        task["text"] = text
         return _typed(Shown, self._do({"do": "open", **_present(task)}))
 
     def reply(self, text: str, *, send: bool | None = True, **which: Any) -> Composed:
-        """Answer a message, named as in `open`; False discards it, None leaves the window open."""
+        """Answer a message, named as in `open`; False discards it, None leaves the window open.
+
+        `of` is in its body, as `text` is for `open`.
+        """
         return _typed(Composed, self._do({"do": "reply", "text": text, "send": send, **which}))
 
     def write(self, to: str, subject: str, text: str, *, send: bool | None = True) -> Composed:

@@ -19,8 +19,8 @@ def reads_a_new_letter(world: World, name: str, client: str) -> str:
     proof = prove(world.session, name, client=client)
     proof.facts(messages=len(world.server.messages(CUSTOMER)))
     expected = {"encrypted": "ok", "signed": "verified"}
-    shown = proof.open(message_id=message_id(letter), expect=expected)
-    assert canary in shown.body
+    shown = proof.open(message_id=message_id(letter), expect=expected, text=canary)
+    assert canary in shown.body, shown
     assert (shown.encrypted, shown.signed) == ("ok", "verified")
     assert not proof.dialogs()
     return message_id(letter)

@@ -29,7 +29,7 @@ def evolution(world: World) -> Iterator[World]:
 def test_the_other_client_reads_and_answers_encrypted_mail(evolution: World) -> None:
     proof = prove(evolution.session, NAME, client="evolution")
     expected = {"encrypted": "ok", "signed": "verified"}
-    shown = proof.open(message_id=evolution.letter, expect=expected)
+    shown = proof.open(message_id=evolution.letter, expect=expected, text=evolution.canary)
     assert evolution.canary in shown.body
     proofs.answers(evolution, NAME, "evolution", evolution.letter)
     assert proofs.private_keys_in(evolution, NAME)  # here it is on the volume
