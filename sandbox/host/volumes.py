@@ -253,6 +253,9 @@ def erase_header(path: Path) -> bool:
         descriptor = os.open(path, os.O_RDWR)
         try:
             erased = [_erase(descriptor, *part) for part in _written(descriptor, length)]
+            # Then the holes between them, too, which hold nothing: on a full disk they stay.
+            with contextlib.suppress(OSError):
+                _erase(descriptor, 0, length)
         finally:
             os.close(descriptor)
     if not all(erased):
@@ -268,7 +271,7 @@ def erase_header(path: Path) -> bool:
 def _written(descriptor: int, length: int) -> list[tuple[int, int]]:
     """Beginning and end of what was ever written before `length` (lseek(2), SEEK_DATA).
 
-    Holes hold nothing, and filling them would need room on a disk that may have none.
+    To overwrite these needs no room; to fill a hole does, on a disk that may have none.
     """
     parts, at = [], 0
     with contextlib.suppress(OSError):  # ENXIO: nothing but a hole from here on
