@@ -110,7 +110,7 @@ def test_the_home_is_on_the_volume_and_nowhere_else(opened: World) -> None:
 
 def test_no_secret_is_in_processes_or_files_of_the_host(opened: World) -> None:
     secrets = _secrets(opened)
-    assert len(secrets) == 3
+    assert len(secrets) == 4
     assert not find_bytes(opened.session.folders, [*secrets, opened.canary.encode()])
     for process in Path("/proc").glob("[0-9]*"):
         for part in ("cmdline", "environ"):
