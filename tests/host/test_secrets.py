@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,22 +58,35 @@ def traced(
     session: Session, *arguments: str, input: bytes = b"", pass_fds: Sequence[int] = ()
 ) -> Traced:
     """Run `mailbox` under strace: every program with its arguments and whole environment."""
-    log = session.runtime / "trace"
+    log, said, ended = (session.runtime / name for name in ("trace", "said", "ended"))
     mailbox = str(Path(sys.executable).parent / "mailbox")
     watch = ["strace", "-f", "-v", "-s", "100000", "-e", "trace=execve,openat", "-o", str(log)]
-    done = subprocess.run(
-        [*watch, mailbox, *arguments],
-        input=input,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=session.env,
-        pass_fds=pass_fds,
-        check=False,
-    )
+    # Whatever lives on, such as a warden, is traced, too: the end of the command is what counts.
+    script = f'"$@"; echo $? >{ended}.new; mv {ended}.new {ended}'
+    with (
+        said.open("wb") as output,
+        subprocess.Popen(
+            [*watch, "sh", "-c", script, "sh", mailbox, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=session.env,
+            pass_fds=pass_fds,
+        ) as tracer,
+    ):
+        assert tracer.stdin is not None
+        tracer.stdin.write(input)
+        tracer.stdin.close()
+        while not ended.exists():
+            assert tracer.poll() is None or ended.exists(), said.read_text(errors="replace")
+            time.sleep(0.1)
+        tracer.terminate()  # it lets go of them
+    status, told = int(ended.read_text()), said.read_bytes()
     trace = log.read_text(errors="replace")
-    log.unlink()
+    for path in (log, said, ended):
+        path.unlink()
     programs = {Path(each).name for each in re.findall(r'execve\("([^"]+)"', trace)}
-    return Traced(done.returncode, done.stdout, trace, programs)
+    return Traced(status, told, trace, programs)
 
 
 def written_outside(session: Session, traced: Traced) -> set[str]:

@@ -100,7 +100,7 @@ def running(world: Session, *command: str) -> Iterator[subprocess.Popen[bytes]]:
         stderr=subprocess.PIPE,
         env=world.env,
         start_new_session=True,
-        # As in a terminal, however these tests were started (signal(7): ignored ones are inherited).
+        # As in a terminal: signals that are ignored are inherited (signal(7)).
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as child:
         try:
