@@ -60,13 +60,13 @@ def traced(
     """Run `mailbox` under strace: every program with its arguments and whole environment."""
     log, said, ended = (session.runtime / name for name in ("trace", "said", "ended"))
     mailbox = str(Path(sys.executable).parent / "mailbox")
-    watch = ["strace", "-f", "-v", "-s", "100000", "-e", "trace=execve,openat", "-o", str(log)]
+    watch = ["strace", "-I1", "-f", "-v", "-s", "100000", "-e", "trace=execve,openat"]
     # Whatever lives on, such as a warden, is traced, too: the end of the command is what counts.
     script = f'"$@"; echo $? >{ended}.new; mv {ended}.new {ended}'
     with (
         said.open("wb") as output,
         subprocess.Popen(
-            [*watch, "sh", "-c", script, "sh", mailbox, *arguments],
+            [*watch, "-o", str(log), "sh", "-c", script, "sh", mailbox, *arguments],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
