@@ -305,7 +305,8 @@ class Demo:
             said = json.loads(self.session.mailbox("keys", "check", NAME, "--json").stdout)
             serve = [each["role"] for each in said if not each["problem"]]
             both = sorted(serve) == ["correspondent", "own"]
-            proven.append(require(both, f"the own key and the correspondent's serve {said}"))
+            claim = f"the own key and the correspondent's serve {'' if both else said}"
+            proven.append(require(both, claim.strip()))
             found = self.session.mailbox("run", NAME, "--root", "--", "sh", "-c", SECRETS).text
             if self.custody == "host":
                 proven.append(require(not found.split(), "no private key is in the machine"))
