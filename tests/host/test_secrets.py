@@ -91,7 +91,7 @@ def traced(
 
 def written_outside(session: Session, traced: Traced) -> set[str]:
     """What a command opened for writing that is a file and not below the session's folders."""
-    writing = r'openat\([^,]+, "([^"]+)", [^)]*O_(?:WRONLY|RDWR)[^)]*\) = \d'
+    writing = r'openat\([^,]+, "([^"]+)", [^)\n]*O_(?:WRONLY|RDWR)[^)\n]*\) = \d'
     allowed = (*map(str, session.folders), "/dev/", "/proc/", "/sys/")
     opened = [path for path in re.findall(writing, traced.trace) if path[0] == "/"]
     outside = {path for path in opened if not path.startswith(allowed)}
