@@ -1,4 +1,7 @@
-"""What the programs of a mailbox are given and write while it opens, rests, goes on and closes."""
+"""What the programs of a mailbox are given and write while it opens and closes.
+
+Suspending is not traced: a traced fusermount3 has not its rights (ptrace(2)), and mounts nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,8 @@ from tests.host.conftest import absent, need
 from tests.host.test_secrets import traced, vault, written_outside
 from tests.machine.conftest import NAME, World
 
-VERBS = (
-    ("open", NAME, "--headless"),
-    ("suspend", NAME),
-    ("open", NAME, "--headless"),
-    ("close", NAME),
-)
-KINDS = ("volume-key", "mail-password", "openpgp-passphrase", "state-key")
+VERBS = (("open", NAME, "--headless"), ("close", NAME))
+KINDS = ("volume-key", "mail-password", "openpgp-passphrase", "dav-password")
 
 
 def test_no_program_is_given_a_secret_and_none_is_written(
@@ -42,4 +40,4 @@ def test_no_program_is_given_a_secret_and_none_is_written(
         hidden = [*secrets, world.canary.encode()]
         assert find_bytes(world.session.folders, hidden) == [], verb
     assert len(secrets) == len(KINDS)
-    assert {"gpg", "qemu-storage-daemon"} <= programs  # the trace does see them
+    assert "gpg" in programs  # the trace does see them
