@@ -14,10 +14,7 @@ from sandbox.state import files
 @contextlib.contextmanager
 def hold(path: Path, purpose: str, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock at `path`; when it is taken, tell `on_wait` by whom and wait."""
-    files.private_folder(path.parent)
-    with files.readable_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    with _opened(path) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -29,36 +26,35 @@ def hold(path: Path, purpose: str, on_wait: Callable[[str], None]) -> Iterator[N
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"`{purpose}` (process {os.getpid()})".encode(), 0)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def take_turn(path: Path) -> Iterator[None]:
     """Hold the lock at `path` for a moment; who comes meanwhile waits."""
-    files.private_folder(path.parent)
-    with files.readable_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    with _opened(path) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def attempt(path: Path) -> Iterator[bool]:
     """Hold the lock at `path`, or tell that somebody else does; waits for nobody."""
-    files.private_folder(path.parent)
-    with files.readable_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    with _opened(path) as descriptor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    files.private_folder(path.parent)
+    with files.readable_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
