@@ -7,6 +7,7 @@ opened with `marionette`.  Tasks and answers are those of `proof.py`.
 
 import email
 import email.header
+import itertools
 import json
 import os
 import subprocess
@@ -26,6 +27,7 @@ MESSAGES = HOME / ".cache/evolution/mail" / ACCOUNT / "folders/INBOX/cur"
 SOURCES = HOME / ".config/evolution/sources"
 DISPLAY_NAME = "Evolution Mail Display"
 PROTECTION = "signature"
+TURN_S = 20
 # There is no web view in these, and much else.
 LISTS = ("menu bar", "menu", "combo box", "tree table", "table", "tool bar")
 
@@ -155,13 +157,18 @@ class MessageList:
         return [str(cell(table, row, columns - 2).get_name()) for row in range(rows)]
 
     def select(self, row: int) -> None:
-        """Select one row and no other."""
+        """Select one row and no other; a busy Evolution is asked again."""
         spi, table = self._desktop.spi, self._table()
-        for other in range(spi.Table.get_n_rows(table)):
-            if other != row and spi.Table.is_row_selected(table, other):
-                spi.Table.remove_row_selection(table, other)
-        time.sleep(0.3)
-        spi.Table.add_row_selection(table, row)
+
+        def selected() -> bool:
+            for other in range(spi.Table.get_n_rows(table)):
+                if other != row and spi.Table.is_row_selected(table, other):
+                    spi.Table.remove_row_selection(table, other)
+            time.sleep(0.3)
+            spi.Table.add_row_selection(table, row)
+            return True
+
+        self._desktop.until(f"row {row}", selected)
 
 
 def run_evolution(argument: str) -> None:
@@ -229,24 +236,36 @@ def show(desktop: Desktop, task: Json) -> Json:
     Encrypted messages have one outer subject; `text` tells which of them is meant.
     """
     messages = MessageList(desktop)
-    reading: Json = {}
-    for row in _rows(desktop, messages, task):
+    # The newest first: which it is shows only when it is decrypted, so each gets its time, again
+    # and again.
+    rows = list(reversed(_rows(desktop, messages, task)))
+    turn_s = TURN_S if len(rows) > 1 else None
+    for row in itertools.cycle(rows):
         messages.select(row)
-        reading = _settled(desktop, messages, task.get("expect") or {})
-        if str(task.get("text") or "") in reading["body"]:
+        reading = _settled(desktop, messages, task, turn_s=turn_s)
+        if reading is not None:
             break
     return {"message_id": task.get("message_id") or "", "technology": "OpenPGP", **reading}
 
 
-def _settled(desktop: Desktop, messages: MessageList, expected: Json) -> Json:
+def _settled(
+    desktop: Desktop, messages: MessageList, task: Json, *, turn_s: float | None
+) -> Json | None:
+    """What is shown, as soon as it is what was asked for; None after `turn_s` seconds."""
     display = desktop.until("message", lambda: desktop.document(messages.window, DISPLAY_NAME))
+    expected, text = task.get("expect") or {}, str(task.get("text") or "")
+    turn = time.monotonic() + turn_s if turn_s else float("inf")
 
     def settled() -> Json | None:
+        if time.monotonic() > turn:
+            return {"author": None}
         reading = _reading(desktop, display)
         wished = all(reading.get(name) == value for name, value in expected.items())
-        return reading if wished and reading["author"] else None
+        return reading if wished and reading["author"] and text in reading["body"] else None
 
-    first = desktop.until("message as expected", settled)
+    first: Json = desktop.until("message as expected", settled)
+    if not first["author"]:
+        return None
     time.sleep(1)
     desktop.refresh()
     reading = _reading(desktop, display)
@@ -259,8 +278,11 @@ def _rows(desktop: Desktop, messages: MessageList, task: Json) -> list[int]:
     subject = task.get("subject")
     if task.get("message_id"):
         subject = _subject_of(desktop, messages, str(task["message_id"]))
-    desktop.until("such message", lambda: subject in messages.subjects())
-    return [row for row, each in enumerate(messages.subjects()) if each == subject]
+    rows: list[int] = desktop.until(
+        "such message",
+        lambda: [row for row, each in enumerate(messages.subjects()) if each == subject],
+    )
+    return rows
 
 
 def _subject_of(desktop: Desktop, messages: MessageList, message_id: str) -> str:
@@ -269,13 +291,13 @@ def _subject_of(desktop: Desktop, messages: MessageList, message_id: str) -> str
     Evolution finds messages by their identifiers only in a mode of its search bar; a message that
     was shown once lies in its cache, so they are shown one after the other until it is there.
     """
-    desktop.until("messages", messages.subjects)
-    for row in range(len(messages.subjects())):
+    count = len(desktop.until("messages", messages.subjects))
+    for row in range(count):
         found = _cached(message_id)
         if found:
             return found
         before = _cache_size()
-        messages.select(len(messages.subjects()) - 1 - row)
+        messages.select(count - 1 - row)
         end = time.monotonic() + 20
         while _cache_size() == before and time.monotonic() < end:
             time.sleep(0.3)
