@@ -240,12 +240,13 @@ def show(desktop: Desktop, task: Json) -> Json:
     # and again.
     rows = list(reversed(_rows(desktop, messages, task)))
     turn_s = TURN_S if len(rows) > 1 else None
+    reading: Json | None = None
     for row in itertools.cycle(rows):
         messages.select(row)
         reading = _settled(desktop, messages, task, turn_s=turn_s)
         if reading is not None:
             break
-    return {"message_id": task.get("message_id") or "", "technology": "OpenPGP", **reading}
+    return {"message_id": task.get("message_id") or "", "technology": "OpenPGP", **(reading or {})}
 
 
 def _settled(

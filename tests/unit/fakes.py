@@ -592,7 +592,16 @@ class FakeWarden:
     def stop(self, timeout: float = 15.0) -> None:
         with self._world.change("warden.stop") as state:
             self._me(state)
-            del state["wardens"][self._control]
+            hang_up(state, self._control)
+
+
+def hang_up(state: dict[str, Any], control: str) -> None:
+    """End a warden; a running machine's guest says on its console that it saw that."""
+    ended = state["wardens"].pop(control, None)
+    console = Path(control).with_name("console.log")
+    if ended and ended["machine"] in state["machines"] and console.exists():
+        with console.open("ab") as file:
+            file.write(b"mailbox: channel: sshd ended\n")
 
 
 def _event(kind: str, *, name: str = "", code: str = "", message: str = "") -> Any:
@@ -626,7 +635,7 @@ class FakeWardens:
 
     def kill(self, control_socket: Path) -> None:
         with self._world.change("wardens.kill") as state:
-            state["wardens"].pop(str(control_socket), None)
+            hang_up(state, str(control_socket))
 
 
 class FakeCustodians:

@@ -35,6 +35,7 @@ class Disk:
     names: dict[int, dict[str, int]] = field(default_factory=dict)
     content: dict[int, bytes] = field(default_factory=dict)
     version: int = 0
+    held: dict[int, int] = field(default_factory=dict)
 
     def settle(self) -> None:
         """All that is there now is there for good."""
@@ -46,11 +47,25 @@ class Disk:
         self._keep(Path(f"/proc/self/fd/{descriptor}").readlink())
         self.version += 1
 
+    def close(self) -> None:
+        """Let go of the inodes."""
+        for descriptor in self.held.values():
+            os.close(descriptor)
+        self.held.clear()
+
+    def _hold(self, path: Path) -> None:
+        """Keep an inode's number from being given to another file when this one is removed."""
+        inode = path.stat().st_ino
+        if inode not in self.held:
+            self.held[inode] = os.open(path, os.O_PATH | os.O_CLOEXEC)
+
     def _keep(self, path: Path) -> None:
         status = path.stat()
+        self._hold(path)
         if stat.S_ISDIR(status.st_mode):
             self.names[status.st_ino] = {each.name: each.stat().st_ino for each in path.iterdir()}
             for each in path.iterdir():
+                self._hold(each)
                 if each.is_dir():
                     self.names.setdefault(each.stat().st_ino, {})
         else:
@@ -113,6 +128,7 @@ def moments(scene: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[t
 
     world.watch = watch
     matrix.VERBS[matrix._verb(scene)](make_house(world))
+    disk.close()
     return found
 
 
@@ -147,6 +163,7 @@ def test_after_a_power_cut_it_converges(
             assert house.records.find(NAME) and mails(volume) >= had, where
         opens_or_says_why(house, where)
         matrix._assert_tidy(world, where)
+        disk.close()
 
 
 def opens_or_says_why(house: House, where: str) -> None:
@@ -170,4 +187,5 @@ def test_what_was_not_synchronised_is_lost(tmp_path: Path) -> None:
     (root / "a/added").write_text("x")
     (root / "a/old").rename(root / "a/renamed")
     disk.cut_power()
+    disk.close()
     assert {path.name: path.read_text() for path in (root / "a").iterdir()} == {"old": "old"}
