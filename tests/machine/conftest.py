@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from sandbox.model.names import parse_memory
 from tests.host.conftest import need
 
 NAME = "kunde-a"
+SECRETS = ("volume-key", "mail-password", "openpgp-passphrase", "dav-password")
 SUBJECT = "Vertraulich: Vertragsentwurf"
 
 
@@ -36,6 +39,7 @@ class World:
     letter: str
     paper: Path
     dav: DavServer
+    begun: float  # s, Unix time
 
     def mailbox(self, *arguments: str, **options: object) -> Ran:
         """Run the command as a user would."""
@@ -71,6 +75,26 @@ class World:
         return Path(found["folder"]) / f"warm-{memory}-{profile['cpus']}.state"
 
     @property
+    def secrets(self) -> list[bytes]:
+        """The mailbox's secrets, read from the keyring in a process that has the session."""
+        identity = json.loads(self.mailbox("show", NAME, "--json").stdout)["id"]
+        program = (
+            "import keyring, sys; "
+            "[print(keyring.get_password('mailbox', line.strip())) for line in sys.stdin]"
+        )
+        items = "".join(f"{identity}/{kind}\n" for kind in SECRETS)
+        found = self.session.run([sys.executable, "-c", program], input=items.encode())
+        secrets = found.stdout.split()
+        assert len(secrets) == len(SECRETS) and b"None" not in secrets, "the keyring lost a secret"
+        return secrets
+
+    @property
+    def servers(self) -> tuple[Path, ...]:
+        """What is the servers' and the people's own; the recovery code's paper is there, too."""
+        homes = (self.customer.home, self.partner.home)
+        return (self.server.folder, self.dav.folder, *homes)
+
+    @property
     def proof(self) -> Proof:
         """Questions to the Thunderbird in the machine."""
         return prove(self.session, NAME)
@@ -79,6 +103,7 @@ class World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     need("mmdebstrap", "dovecot")
+    begun = time.time()
     root = tmp_path_factory.mktemp("world")
     with ExitStack() as stack:
         session = stack.enter_context(Session(root, images=image_folder()))
@@ -93,7 +118,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         canary = f"canary-{secrets.token_hex(8)}"
         letter = partner.letter(customer, SUBJECT, f"Der Entwurf: {canary}\n")
         paper = server.folder / "recovery-code"
-        world = World(session, server, customer, partner, canary, message_id(letter), paper, dav)
+        letter_id = message_id(letter)
+        world = World(session, server, customer, partner, canary, letter_id, paper, dav, begun)
         stack.callback(lambda: session.mailbox("close", "--all", check=False))
         # No other machine beside those that are looked at, unless a test wants one.
         settings = session.home / "config" / "config.toml"

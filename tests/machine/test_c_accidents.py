@@ -19,7 +19,8 @@ from demo.correspondent import Person
 from demo.mailserver import CUSTOMER
 from demo.main import image_folder, passwords, prove, root_folder
 from demo.session import Session, find_bytes
-from tests.machine import plain_linux
+from tests.host.conftest import absent
+from tests.machine import plain_linux, traces
 from tests.machine.conftest import NAME, World
 
 
@@ -52,12 +53,28 @@ def test_a_killed_warden_is_replaced_by_open(opened: World) -> None:
     assert opened.proof.facts(messages=1)
 
 
+def _keeps_secrets(arguments: bytes) -> bool:
+    """What has them by right: the keyring, and the servers of the customer."""
+    return any(each in arguments for each in (b"gnome-keyring", b"dovecot", b"radicale"))
+
+
+def _assert_nowhere(world: World, secrets: list[bytes]) -> None:
+    """In no file of this computer, in no process's arguments, environment or memory."""
+    assert traces.in_files(secrets, since=world.begun, passing=world.servers) == []
+    assert traces.told(secrets) == []
+    found, searched = traces.in_memory(secrets, passing=_keeps_secrets)
+    assert found == []
+    if not any(b"libvirtd" in each or b"virtqemud" in each for each in searched):
+        absent("the memory of other processes may not be read here")
+
+
 def test_close_leaves_ciphertext_only(opened: World) -> None:
+    secrets = opened.secrets
     opened.mailbox("close", NAME)
     assert _status(opened)["machine"] == "closed"
     assert not list((opened.session.runtime / "mailbox").glob("*"))
     assert not list((opened.session.home / "run").glob("*"))
-    assert not find_bytes(opened.session.folders, [opened.canary.encode()])
+    _assert_nowhere(opened, [*secrets, opened.canary.encode()])
     # Idempotent.
     assert opened.mailbox("close", NAME, "--json").returncode == 0
 
@@ -178,8 +195,16 @@ def test_a_killed_open_is_undone_by_the_next(world: World) -> None:
 
 def test_shred_leaves_no_trace(world: World) -> None:
     world.open()
+    secrets = world.secrets
     world.mailbox("shred", NAME, "--yes")
     assert not world.volume.exists()
+    _assert_nowhere(world, [*secrets, world.canary.encode()])
+    # The address of the demonstration is in the program's own files; so it is looked for in those
+    # of the user's that are not.
+    program = Path(__file__).parents[2]
+    passing = (*world.servers, program)
+    address = traces.in_files([CUSTOMER.encode()], since=world.begun, passing=passing, own=True)
+    assert address == []
     places = (world.session.home, *world.session.desktop_folders)
     needles = [world.canary.encode(), b"anna@kunde.test"]
     assert not find_bytes(places, needles)
