@@ -156,6 +156,7 @@ def test_evolutions_own_library_signs_and_reads(
     command = [*python, CAMEL, str(tmp_path), guest.module.nickname(wanted), str(sealed)]
     environment = {"HOME": str(guest.home), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr.decode()
     signed, opened, _ = done.stdout.split(b"\n=====\n")
     assert verified(signed, [authority.pem]) is not None, done.stderr
     assert b"Geheim 4711" in opened and b"pkcs7-signature" in opened
