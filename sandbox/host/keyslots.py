@@ -1,18 +1,24 @@
-"""Keyslots of volumes: looked into with our own eyes, changed by QEMU's LUKS driver."""
+"""Keyslots of volumes: looked into and changed without root, while no QEMU has the volume open."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sandbox.host import luks, process, volumes
+from sandbox.host import luks, luks_new, volumes
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.state import files
 
-# What a person types deserves a slow PBKDF even with 140 random bits; in milliseconds.
-SLOW_PBKDF_MS = 2000
+# What a person types deserves a slow PBKDF even with 140 random bits.
+SLOW_PBKDF_S = 2.0
+# The bytes by which QEMU locks an image file (block/file-posix.c, RAW_LOCK_PERM_BASE and
+# RAW_LOCK_SHARED_BASE, up to 64 permissions each).
+_QEMU_LOCKS = (100, 200)
+_LOCK = struct.Struct("hhqqi4x")  # struct flock, fcntl(2), of 64-bit Linux
 
 
 def find(path: Path, passphrase: bytes) -> int | None:
@@ -51,10 +57,14 @@ def add(path: Path, slot: int, opening: bytes, new: bytes, *, slow: bool) -> Non
     """
     if _opens(path, slot, new):
         return
-    milliseconds = SLOW_PBKDF_MS if slow else volumes.FAST_PBKDF_MS
-    change = f"state=active,new-secret=new,keyslot={slot},iter-time={milliseconds}"
-    _amend(path, opening, change, new)
-    if not _opens(path, slot, new):
+    if slot in active(path):
+        raise _not_changed(path, f"Keyslot {slot} is in use.")
+    iterations = luks_new.slow_iterations(SLOW_PBKDF_S) if slow else luks_new.FAST_ITERATIONS
+    with explained(path), _alone(path) as descriptor:
+        writes, derived = luks_new.new_keyslot(read(path), slot, opening, new, iterations)
+        _write(descriptor, writes)
+        opened = luks.remember(read(path), slot, new, derived)
+    if not opened:
         raise _not_changed(path, "The new keyslot does not open.")
 
 
@@ -68,12 +78,12 @@ def kill(path: Path, slot: int, opening: bytes) -> None:
         return
     if find(path, opening) in (None, slot):
         raise _not_changed(path, "No other keyslot would open it.")
-    before = read(path)
-    _amend(path, opening, f"state=inactive,keyslot={slot}", None)
-    old = luks.read_header(before).slot(slot)
-    after = read(path)
-    if slot in active(path) or (
-        old and before[old.offset :][: old.length] == after[old.offset :][: old.length]
+    with explained(path), _alone(path) as descriptor:
+        writes = luks_new.dead_keyslot(read(path), slot)
+        _write(descriptor, writes)
+        after = read(path)
+    if slot in active(path) or any(
+        after[each.offset :][: len(each.content)] != each.content for each in writes
     ):
         raise _not_changed(path, f"Keyslot {slot} could not be overwritten.")
 
@@ -100,50 +110,32 @@ def explained(path: Path) -> Iterator[None]:
         raise volumes.header_damaged(path, str(error)) from None
 
 
-def _amend(path: Path, opening: bytes, change: str, new: bytes | None) -> None:
-    image = f"driver=luks,key-secret=key,file.filename={str(path).replace(',', ',,')}"
-
-    def once() -> process.Completed:
-        with contextlib.ExitStack() as pipes:
-            secrets = {"key": opening} | ({"new": new} if new is not None else {})
-            fds = {
-                name: pipes.enter_context(process.secret_pipe(secrets[name])) for name in secrets
-            }
-            objects = [
-                part
-                for name, fd in fds.items()
-                for part in ("--object", f"secret,id={name},file=/dev/fd/{fd},format=raw")
-            ]
-            command = ["qemu-img", "amend", "-q", *objects, "-o", change, "--image-opts", image]
-            return process.run(command, pass_fds=tuple(fds.values()), check=False)
-
-    done = volumes.steadily(once)
-    if done.returncode != 0:
-        raise _refused(path, done.last_error())
-    with files.readable_errors(path):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _write(descriptor: int, writes: Iterable[luks_new.Write]) -> None:
+    for each in writes:
+        os.pwrite(descriptor, each.content, each.offset)
+        os.fsync(descriptor)  # the next one says that this one is there
 
 
-def _refused(path: Path, text: str) -> MailboxError:
-    if "lock" in text.lower():
-        return MailboxError(
-            f"The volume {path} is in use; its keyslots were not changed.",
-            resolution="Close the mailbox, then try again.",
-            code="volume-in-use",
-            exit_code=Exit.BUSY,
-        )
-    if "No space left" in text:
-        return MailboxError(
-            f"The disk that holds {path} is full; what opened the volume before still does.",
-            resolution="Free some space and run the command again.",
-            code="disk-full",
-            exit_code=Exit.NO_SPACE,
-        )
-    return _not_changed(path, text)
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[int]:
+    """The volume to write to, while QEMU neither has it open nor opens it."""
+    with files.readable_errors(path), path.open("r+b", buffering=0) as file:
+        for first in _QEMU_LOCKS:
+            wish = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, 64, 0)
+            try:
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, wish)
+            except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: fcntl(2)
+                raise _in_use(path) from None
+        yield file.fileno()
+
+
+def _in_use(path: Path) -> MailboxError:
+    return MailboxError(
+        f"The volume {path} is in use; its keyslots were not changed.",
+        resolution="Close the mailbox, then try again.",
+        code="volume-in-use",
+        exit_code=Exit.BUSY,
+    )
 
 
 def _not_changed(path: Path, details: str) -> MailboxError:

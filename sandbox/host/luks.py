@@ -1,6 +1,6 @@
 """LUKS1 headers read without root: which keyslot a passphrase opens, and whether they are whole.
 
-QEMU makes and changes keyslots (sandbox.host.keyslots), but does not tell which one opened.
+What is written to them is in `luks_new`.
 Source: LUKS On-Disk Format Specification 1.2.3, sections 2 to 4.
 """
 
@@ -24,9 +24,10 @@ LONGEST = 16 * 1024**2
 # A header with random bytes in it must not make anybody wait for hours. Two seconds are about
 # ten million iterations today.
 MOST_ITERATIONS = 2**29
-_FIELDS = struct.Struct(">6sH32s32s32sII20s32sI40s")
-_SLOT = struct.Struct(">II32sII")
+FIELDS = struct.Struct(">6sH32s32s32sII20s32sI40s")
+SLOT = struct.Struct(">II32sII")
 ACTIVE = 0x00AC71F3
+DISABLED = 0x0000DEAD
 _HASHES = ("sha1", "sha256", "sha512", "ripemd160")
 
 
@@ -79,7 +80,7 @@ def read_header(content: bytes) -> Header:
     if len(content) < PHDR or not content.startswith(MAGIC):
         raise BadHeaderError("it does not begin as a LUKS header does")
     _, _, cipher, mode, hash_name, payload, key_bytes, digest, salt, iterations, uuid = (
-        _FIELDS.unpack_from(content)
+        FIELDS.unpack_from(content)
     )
     spec = (_text(cipher), _text(mode), key_bytes)
     if spec != ("aes", "xts-plain64", 64) or _text(hash_name) not in _HASHES:
@@ -101,18 +102,39 @@ def _text(field: bytes) -> str:
 def _slots(content: bytes, payload: int, key_bytes: int) -> list[Slot]:
     found = []
     for number in range(SLOTS):
-        state, iterations, salt, sector, stripes = _SLOT.unpack_from(
-            content, GEOMETRY + number * _SLOT.size
-        )
+        state, slot = _slot(content, payload, key_bytes, number)
         if state != ACTIVE:
             continue
-        offset, length = sector * SECTOR, stripes * key_bytes
-        if not (PHDR <= offset < offset + length <= payload) or not 0 < stripes <= 2**16:
-            raise BadHeaderError(f"its keyslot {number} lies outside of the header")
-        if not 0 < iterations <= MOST_ITERATIONS:
+        if not 0 < slot.iterations <= MOST_ITERATIONS:
             raise BadHeaderError(f"the iterations of its keyslot {number} cannot be right")
-        found.append(Slot(number, iterations, salt, offset, length, stripes))
+        found.append(slot)
     return found
+
+
+def _slot(content: bytes, payload: int, key_bytes: int, number: int) -> tuple[int, Slot]:
+    state, iterations, salt, sector, stripes = SLOT.unpack_from(
+        content, GEOMETRY + number * SLOT.size
+    )
+    offset, length = sector * SECTOR, stripes * key_bytes
+    placed = PHDR <= offset < offset + length <= payload and 0 < stripes <= 2**16
+    if state == ACTIVE and not placed:
+        raise BadHeaderError(f"its keyslot {number} lies outside of the header")
+    return state, Slot(number, iterations, salt, offset, length, stripes)
+
+
+def place(content: bytes, number: int) -> Slot:
+    """Where a keyslot is, or would be; raises as `read_header`, also for one that has no place."""
+    header = read_header(content)
+    _, slot = _slot(content, header.payload, header.key_bytes, number)
+    others = [each for each in header.slots if each.number != number]
+    apart = all(
+        slot.offset >= each.offset + each.length or each.offset >= slot.offset + slot.length
+        for each in others
+    )
+    inside = PHDR <= slot.offset < slot.offset + slot.length <= header.payload
+    if not (inside and apart and 0 < slot.stripes <= 2**16):
+        raise BadHeaderError(f"its keyslot {number} has no place")
+    return slot
 
 
 def opens(content: bytes, number: int, passphrase: bytes) -> bool:
@@ -145,9 +167,9 @@ def fingerprints(content: bytes) -> dict[str, str]:
     header = read_header(content)
     parts = {"geometry": content[:GEOMETRY]}
     for slot in header.slots:
-        at = GEOMETRY + slot.number * _SLOT.size
+        at = GEOMETRY + slot.number * SLOT.size
         material = content[slot.offset : slot.offset + slot.length]
-        parts[str(slot.number)] = content[at : at + _SLOT.size] + material
+        parts[str(slot.number)] = content[at : at + SLOT.size] + material
     return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
 
 
@@ -155,24 +177,60 @@ def fingerprints(content: bytes) -> dict[str, str]:
 _TRIED: dict[bytes, bool] = {}
 
 
-def _opens(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> bool:
-    material = content[slot.offset : slot.offset + slot.length]
-    tried = hashlib.sha256(repr((header, slot, material, passphrase)).encode()).digest()
-    if tried not in _TRIED:
-        _TRIED[tried] = _try(content, header, slot, passphrase)
-    return _TRIED[tried]
+def remember(content: bytes, number: int, passphrase: bytes, derived: bytes) -> bool:
+    """As `opens`, by one who knows what the passphrase's PBKDF comes to; later, too."""
+    header = read_header(content)
+    slot = header.slot(number)
+    if slot is None:
+        return False
+    opened = _unlock(content, header, slot, derived) is not None
+    _TRIED[_trial(content, header, slot, passphrase)] = opened
+    return opened
 
 
-def _try(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> bool:
-    derived = hashlib.pbkdf2_hmac(
+def volume_key(content: bytes, passphrase: bytes) -> bytes | None:
+    """The key that the data are encrypted with, or None; raises as `find_slot`."""
+    header = read_header(content)
+    if len(content) < header.payload:
+        raise BadHeaderError("it is cut off")
+    for slot in header.slots:
+        trial = _trial(content, header, slot, passphrase)
+        if _TRIED.get(trial) is False:
+            continue
+        key = _unlock(content, header, slot, derive(header, slot, passphrase))
+        _TRIED[trial] = key is not None
+        if key is not None:
+            return key
+    return None
+
+
+def derive(header: Header, slot: Slot, passphrase: bytes) -> bytes:
+    """The key of a keyslot's material."""
+    return hashlib.pbkdf2_hmac(
         header.hash, passphrase, slot.salt, slot.iterations, header.key_bytes
     )
+
+
+def _trial(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> bytes:
+    material = content[slot.offset : slot.offset + slot.length]
+    return hashlib.sha256(repr((header, slot, material, passphrase)).encode()).digest()
+
+
+def _opens(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> bool:
+    trial = _trial(content, header, slot, passphrase)
+    if trial not in _TRIED:
+        derived = derive(header, slot, passphrase)
+        _TRIED[trial] = _unlock(content, header, slot, derived) is not None
+    return _TRIED[trial]
+
+
+def _unlock(content: bytes, header: Header, slot: Slot, derived: bytes) -> bytes | None:
     split = _decrypt(content[slot.offset : slot.offset + slot.length], derived)
     candidate = _merge(split, header.key_bytes, slot.stripes, header.hash)
     digest = hashlib.pbkdf2_hmac(
         header.hash, candidate, header.digest_salt, header.digest_iterations, len(header.digest)
     )
-    return digest == header.digest
+    return candidate if digest == header.digest else None
 
 
 def _decrypt(material: bytes, key: bytes) -> bytes:

@@ -1,27 +1,21 @@
-"""LUKS volumes as raw files, made and destroyed without root by QEMU's own LUKS driver."""
+"""LUKS volumes as raw files, made and destroyed without root."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.host import luks, luks_new, process
+from sandbox.host import luks, luks_new
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.state import files
 
 # Eight keyslots of 4000 stripes of a 64-byte key, each aligned to 4 KiB, end below this.
 _LUKS1_HEADER = 2 * 1024**2
 _CHUNK = 1024**2
-# The key is random, so its keyslot needs no slow PBKDF; QEMU's minimum is what this gives.
-FAST_PBKDF_MS = 10
-# QEMU 7.2 measures its PBKDF by a clock that on some kernels has not moved yet, and gives up
-# (crypto/pbkdf.c, qcrypto_pbkdf2_count_iters).
-_FLAKE = b"Unable to get accurate CPU usage"
-_TRIES = 60
 
 
 @dataclass(frozen=True)
@@ -49,13 +43,12 @@ def create(path: Path, size: int, key: bytes) -> None:
             exit_code=Exit.EXISTS,
         )
     temporary = unfinished(path)
-    done = _create_luks(temporary, size, key)
-    if done.returncode != 0:
+    try:
+        _make(temporary, size, key)
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _create_error(path, done)
+        raise _create_error(path, error) from None
     with files.readable_errors(path):
-        temporary.chmod(0o600)
-        _sync(temporary)
         os.link(temporary, path)  # unlike rename(2), refuses to replace
         temporary.unlink()
         files.sync_folder(path.parent)
@@ -67,14 +60,8 @@ def create_for_memory(path: Path, size: int, key: bytes) -> None:
     It survives a power cut; whether what was written to it does is told by its digest.
     """
     files.private_folder(path.parent)
-    header = luks_new.new_header(key)
-    with files.readable_errors(path), unfinished(path).open("wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(header)
-        file.truncate(luks_new.PAYLOAD + size)
-        file.flush()
-        os.fsync(file.fileno())
     with files.readable_errors(path):
+        _make(unfinished(path), size, key)
         unfinished(path).replace(path)
         files.sync_folder(path.parent)
 
@@ -119,53 +106,24 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
 
 
-def _create_luks(path: Path, size: int, key: bytes) -> process.Completed:
-    def once() -> process.Completed:
-        files.remove(path)
-        with process.secret_pipe(key) as descriptor:
-            command = _create_command(path, size, descriptor)
-            return process.run(command, pass_fds=(descriptor,), check=False)
-
-    return steadily(once)
-
-
-def steadily(once: Callable[[], process.Completed]) -> process.Completed:
-    """Run QEMU's PBKDF again when its clock did not move; it has changed nothing then."""
-    for _ in range(_TRIES):
-        done = once()
-        if _FLAKE not in done.stderr:
-            break
-    return done
+def _make(path: Path, size: int, key: bytes) -> None:
+    with path.open("wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(luks_new.new_header(key))
+        file.truncate(luks_new.PAYLOAD + size)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _create_command(path: Path, size: int, descriptor: int) -> list[str]:
-    options = (
-        "key-secret=key,cipher-alg=aes-256,cipher-mode=xts,ivgen-alg=plain64,"
-        f"hash-alg=sha256,iter-time={FAST_PBKDF_MS}"
-    )
-    secret = f"secret,id=key,file=/dev/fd/{descriptor},format=raw"
-    create_luks = ["qemu-img", "create", "-q", "-f", "luks", "--object", secret]
-    return [*create_luks, "-o", options, "--", str(path), str(size)]
-
-
-def _create_error(path: Path, done: process.Completed) -> MailboxError:
-    text = done.last_error()
-    full = "No space left" in text
+def _create_error(path: Path, error: OSError) -> MailboxError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return MailboxError(
         f"The volume at {path} could not be made; nothing was kept of it.",
-        details=text,
+        details=error.strerror or "",
         resolution="Free some space and try again." if full else "See `mailbox doctor`.",
         code="disk-full" if full else "volume-not-made",
         exit_code=Exit.NO_SPACE if full else Exit.HOST,
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def look(path: Path) -> VolumeFacts | None:

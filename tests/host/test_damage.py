@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox.host import header_backup, keyslots, volumes
+from sandbox.host import header_backup, keyslots, luks_new, volumes
 from sandbox.lifecycle.header import back_up
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import onboard
@@ -36,7 +36,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
         headers=header_backup,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keyslots, "SLOW_PBKDF_MS", 10)
+        patch.setattr(luks_new, "slow_iterations", lambda _seconds: 10_000)
         onboard(made, make_wish(hand_over=CODES.append))
     return made
 

@@ -1,4 +1,4 @@
-"""Keyslots of real volumes: made and killed by QEMU, read by us, and opened by cryptsetup."""
+"""Keyslots of real volumes: made and killed by us, opened by cryptsetup, locked by QEMU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.host import keyslots, luks, volumes
+from sandbox.host import keyslots, luks, luks_new, volumes
 from sandbox.host.vault import Vault
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.recovery import CODE_SLOT, KEY_SLOT, new_code
@@ -34,7 +34,7 @@ def volume(tmp_path: Path, key: bytes) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyslots, "SLOW_PBKDF_MS", 20)
+    monkeypatch.setattr(luks_new, "slow_iterations", lambda _seconds: 20_000)
 
 
 @pytest.fixture
