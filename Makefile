@@ -12,7 +12,7 @@ check: ## formatting, lint and types
 	scripts/run scripts/test check
 
 unit: ## the tests that need no daemon, in seconds
-	scripts/run pytest tests/unit
+	scripts/run pytest --numprocesses auto --dist worksteal tests/unit
 
 bench: ## every figure that has a goal, such as open against a stock machine
 	scripts/run python -m benchmarks --json results.json
