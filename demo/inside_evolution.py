@@ -27,7 +27,8 @@ MESSAGES = HOME / ".cache/evolution/mail" / ACCOUNT / "folders/INBOX/cur"
 SOURCES = HOME / ".config/evolution/sources"
 DISPLAY_NAME = "Evolution Mail Display"
 PROTECTION = "signature"
-TURN_S = 20
+TURN_S = 20.0
+STILL_S = 4.0
 # There is no web view in these, and much else.
 LISTS = ("menu bar", "menu", "combo box", "tree table", "table", "tool bar")
 
@@ -233,7 +234,7 @@ def _keys() -> list[Json]:
 def show(desktop: Desktop, task: Json) -> Json:
     """Open a message of the inbox and read what the window shows of it.
 
-    Encrypted messages have one outer subject; `text` tells which of them is meant.
+    Evolution is not asked by Message-ID; `text`, which is in the body, tells which one is meant.
     """
     messages = MessageList(desktop)
     # The newest first: which it is shows only when it is decrypted, so each gets its time, again
@@ -252,17 +253,25 @@ def show(desktop: Desktop, task: Json) -> Json:
 def _settled(
     desktop: Desktop, messages: MessageList, task: Json, *, turn_s: float | None
 ) -> Json | None:
-    """What is shown, as soon as it is what was asked for; None after `turn_s` seconds."""
+    """What is shown, as soon as it is what was asked for; None when its turn of `turn_s` is over.
+
+    So it is when another message has been shown for a while.
+    """
     display = desktop.until("message", lambda: desktop.document(messages.window, DISPLAY_NAME))
     expected, text = task.get("expect") or {}, str(task.get("text") or "")
-    turn = time.monotonic() + turn_s if turn_s else float("inf")
+    begun = time.monotonic()
+    seen: tuple[Json, float] = ({}, begun)
 
     def settled() -> Json | None:
-        if time.monotonic() > turn:
-            return {"author": None}
-        reading = _reading(desktop, display)
+        nonlocal seen
+        now, reading = time.monotonic(), _reading(desktop, display)
         wished = all(reading.get(name) == value for name, value in expected.items())
-        return reading if wished and reading["author"] and text in reading["body"] else None
+        if wished and reading["author"] and text in reading["body"]:
+            return reading
+        if reading != seen[0]:
+            seen = (reading, now)
+        still = bool(reading["body"]) and now - seen[1] > STILL_S
+        return {"author": None} if turn_s and (still or now - begun > turn_s) else None
 
     first: Json = desktop.until("message as expected", settled)
     if not first["author"]:
@@ -277,6 +286,8 @@ def _rows(desktop: Desktop, messages: MessageList, task: Json) -> list[int]:
     if task.get("index") is not None:
         return [int(task["index"])]
     subject = task.get("subject")
+    if task.get("text"):
+        return list(range(len(desktop.until("messages", messages.subjects))))
     if task.get("message_id"):
         subject = _subject_of(desktop, messages, str(task["message_id"]))
     rows: list[int] = desktop.until(

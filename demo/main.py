@@ -253,7 +253,9 @@ class Demo:
             proven.append(require(_has_account(facts), "the account is there"))
             proven.append(require(not facts.offline, "the inbox is synchronised"))
             shown = proof.open(
-                message_id=self.letter_id, expect={"encrypted": "ok", "signed": "verified"}
+                message_id=self.letter_id,
+                expect={"encrypted": "ok", "signed": "verified"},
+                text=self.canary,
             )
             proven.append(require(shown.encrypted == "ok", "the message is decrypted"))
             proven.append(require(self.canary in shown.body, "its plaintext is shown"))
@@ -276,7 +278,7 @@ class Demo:
         answer = f"reply-{secrets.token_hex(6)}"
         with self.report.step("Reply, signed and encrypted") as proven:
             composed: Composed = prove(self.session, client=self.client).reply(
-                f"Danke! {answer}", message_id=self.letter_id
+                f"Danke! {answer}", message_id=self.letter_id, of=self.canary
             )
             default = composed.encrypt and composed.sign
             proven.append(require(default, "signed and encrypted without being asked to"))
@@ -350,7 +352,9 @@ class Demo:
             facts = proof.facts(messages=4)
             proven.append(require(_has_account(facts), "one account, the same"))
             shown = proof.open(
-                message_id=self.letter_id, expect={"encrypted": "ok", "signed": "verified"}
+                message_id=self.letter_id,
+                expect={"encrypted": "ok", "signed": "verified"},
+                text=self.canary,
             )
             proven.append(require(self.canary in shown.body, "the message is readable as before"))
 

@@ -13,8 +13,13 @@ async function events(calendar) {
   calendar.refresh();
   return (await eventsOf(calendar)).map(item => item.title).sort();
 }
+let trouble = "";
 async function contacts(book) {
-  await CardDAVDirectory.forFile(book.fileName).syncWithServer();
+  try {
+    await CardDAVDirectory.forFile(book.fileName).syncWithServer();
+  } catch (error) { // another synchronisation may be under way
+    trouble = ` (${error})`;
+  }
   return book.childCards.map(card => card.displayName + " <" + card.primaryEmail + ">").sort();
 }
 async function look() {
@@ -48,7 +53,8 @@ if (task.add_contact) {
   book.addCard(card);
 }
 const wanted = task.entries ?? [];
-return until("the entries " + wanted.join(", "), async () => {
+const what = { toString: () => "the entries " + wanted.join(", ") + trouble };
+return until(what, async () => {
   const found = await look();
   const entries = [...found.calendars, ...found.address_books].flatMap(each => each.entries);
   return wanted.every(entry => entries.includes(entry)) && found;

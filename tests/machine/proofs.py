@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import dataclass
 from typing import Any
 
 from demo.mailserver import CORRESPONDENT, CUSTOMER
@@ -11,8 +12,16 @@ from demo.main import SECRETS, message_id, prove
 from tests.machine.conftest import World
 
 
-def reads_a_new_letter(world: World, name: str, client: str) -> str:
-    """Encrypted mail that comes now is shown, and its signature is good; returns its id."""
+@dataclass(frozen=True)
+class Letter:
+    """A message: its Message-ID, and a word of its body that nothing else has."""
+
+    id: str
+    canary: str
+
+
+def reads_a_new_letter(world: World, name: str, client: str) -> Letter:
+    """Encrypted mail that comes now is shown, and its signature is good."""
     canary = f"canary-{secrets.token_hex(8)}"
     letter = world.partner.letter(world.customer, "Vertraulich", f"Der Entwurf: {canary}\n")
     world.server.deliver(letter, CUSTOMER)
@@ -23,14 +32,15 @@ def reads_a_new_letter(world: World, name: str, client: str) -> str:
     assert canary in shown.body, shown
     assert (shown.encrypted, shown.signed) == ("ok", "verified")
     assert not proof.dialogs()
-    return message_id(letter)
+    return Letter(message_id(letter), canary)
 
 
-def answers(world: World, name: str, client: str, letter: str) -> None:
+def answers(world: World, name: str, client: str, letter: Letter) -> None:
     """A reply is signed and encrypted by itself, as the correspondent's GnuPG finds."""
     text = f"Einverstanden-{secrets.token_hex(4)}"
     before = len(world.server.messages(CORRESPONDENT))
-    composed = prove(world.session, name, client=client).reply(text, message_id=letter)
+    proof = prove(world.session, name, client=client)
+    composed = proof.reply(text, message_id=letter.id, of=letter.canary)
     assert composed.encrypt and composed.sign, composed
     arrived = world.server.wait_for_messages(CORRESPONDENT, before + 1, deadline_s=120)[-1]
     assert text.encode() not in arrived

@@ -31,7 +31,8 @@ def test_the_other_client_reads_and_answers_encrypted_mail(evolution: World) -> 
     expected = {"encrypted": "ok", "signed": "verified"}
     shown = proof.open(message_id=evolution.letter, expect=expected, text=evolution.canary)
     assert evolution.canary in shown.body
-    proofs.answers(evolution, NAME, "evolution", evolution.letter)
+    letter = proofs.Letter(evolution.letter, evolution.canary)
+    proofs.answers(evolution, NAME, "evolution", letter)
     assert proofs.private_keys_in(evolution, NAME)  # here it is on the volume
 
 

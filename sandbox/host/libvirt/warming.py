@@ -18,6 +18,9 @@ from sandbox.model.machine import MachineSpec
 from sandbox.state import files
 
 _CHUNK = 1024 * 1024
+# From here on libvirt opens the file once for the header alone, and again for all of it
+# (qemu_saveimage.c, qemuSaveImageGetMetadata).
+_HEADER_READ_TWICE = 11_002_000
 
 
 def start_warm(connection: libvirt.virConnect, spec: MachineSpec, state: Path, digest: str) -> None:
@@ -33,6 +36,8 @@ def start_warm(connection: libvirt.virConnect, spec: MachineSpec, state: Path, d
         if hashlib.file_digest(source, "sha256").hexdigest() != digest:
             raise saveheader.unknown("its file was damaged")
         head = _head_for(source.fileno(), spec)
+        if connection.getLibVersion() >= _HEADER_READ_TWICE:
+            head *= 2
         with _fed(fifo, head, source.fileno()), lv.explained("bring the warm machine up"):
             connection.restoreFlags(str(fifo), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
 
