@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import secrets
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 from benchmarks import computer, question, scene
 from benchmarks.mailbox import Mailbox, MailboxError, without_warm_state
 from benchmarks.scene import Scene, say
+from demo import traces
 from demo.mailserver import CUSTOMER
 from demo.main import message_id, prove
 from demo.proof import ProofError
@@ -32,9 +32,6 @@ from demo.session import SessionError
 MAIL_S = 240.0
 HOUR_S = 3600
 CLOCK_S = 5.0
-# File systems of the kernel's own, whose files hold what processes hold.
-_NOT_DISKS = {"/proc", "/sys", "/dev"}
-_CHUNK = 4 * 1024**2
 
 
 class WrongError(Exception):
@@ -191,12 +188,16 @@ class Endurance:
         self._mailbox.suspend()
         states = list((made.session.home / "data" / "states").glob("*.luks"))
         require(len(states) == 1, f"{len(states)} suspended states")
-        needles = [self._canary.encode(), self._canary.encode("utf-16-le")]
-        require(not holds(states[0], [*needles, b"LibvirtQemudSave"]), "the state is readable")
-        searched, found = search(needles, self._begun)
-        require(searched > 0 and not found, f"the message is in plain in {found}")
+        needles = [self._canary.encode()]
+        readable = traces.held(states[0], [*needles, b"LibvirtQemudSave"])
+        require(not readable, "the state is readable")
+        searched = traces.changed(self._begun)
+        found = [str(each) for each in searched if traces.held(each, needles)]
+        require(searched and not found, f"the message is in plain in {found}")
         require(self._mailbox.open()["resumed"], "it did not go on")
-        self.rounds[-1].told = f"{searched} files that were changed since the begin, and the state"
+        self.rounds[
+            -1
+        ].told = f"{len(searched)} files that were changed since the begin, and the state"
 
     def _shows(self, newest: str) -> None:
         begun = time.monotonic()
@@ -246,42 +247,6 @@ def shows(mailbox: Mailbox, newest: str) -> None:
     """Wait until Thunderbird's inbox has the message."""
     answer = mailbox.run(question.program(["inbox"], newest, deadline_s=MAIL_S))
     require(json.loads(answer)["question"] == "inbox", f"Thunderbird did not answer: {answer}")
-
-
-def holds(file: Path, needles: Sequence[bytes]) -> bool:
-    """Whether a file has one of the needles; what cannot be read has none."""
-    longest = max(map(len, needles))
-    with suppress(OSError), file.open("rb") as content:
-        rest = b""
-        while block := content.read(_CHUNK):
-            if any(needle in rest + block for needle in needles):
-                return True
-            rest = block[-longest:]
-    return False
-
-
-def search(needles: Sequence[bytes], since: float) -> tuple[int, list[str]]:
-    """Look through every file that was changed since then: how many, and those that hold one."""
-    searched, found = 0, []
-    for file in changed_files(Path("/"), since):
-        searched += 1
-        if holds(file, needles):
-            found.append(str(file))
-    return searched, found
-
-
-def changed_files(root: Path, since: float) -> Iterator[Path]:
-    """Every regular file on disks and in memory file systems that was changed since then."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = [each for each in folders if str(Path(folder) / each) not in _NOT_DISKS]
-        if folder == "/":
-            folders.append("dev/shm")
-        for name in names:
-            path = Path(folder) / name
-            with suppress(OSError):
-                facts = path.lstat()
-                if path.is_file() and not path.is_symlink() and facts.st_ctime >= since:
-                    yield path
 
 
 def report(rounds: Sequence[Round]) -> str:

@@ -94,8 +94,10 @@ def _longest(steps: Sequence[tuple[str, float]]) -> str:
 
 
 def _reached(group: Sequence[Sample]) -> dict[str, Figure]:
+    """By moment; what a warm machine did before it was saved took no time of this open."""
     told = [name for name in names(group) if not name.startswith(_PART_OF_CLOSE)]
-    return {name: found for name in told if (found := figure(group, name))}
+    found = ((name, figure(group, name)) for name in told)
+    return {name: each for name, each in found if each and each.median >= 0}
 
 
 def table(samples: Sequence[Sample]) -> str:

@@ -27,6 +27,7 @@ MESSAGES = HOME / ".cache/evolution/mail" / ACCOUNT / "folders/INBOX/cur"
 SOURCES = HOME / ".config/evolution/sources"
 DISPLAY_NAME = "Evolution Mail Display"
 PROTECTION = "signature"
+HIDDEN = "..."  # the outer subject of a message that protects its own
 TURN_S = 20.0
 STILL_S = 4.0
 # There is no web view in these, and much else.
@@ -287,7 +288,9 @@ def _rows(desktop: Desktop, messages: MessageList, task: Json) -> list[int]:
         return [int(task["index"])]
     subject = task.get("subject")
     if task.get("text"):
-        return list(range(len(desktop.until("messages", messages.subjects))))
+        subjects = desktop.until("messages", messages.subjects)
+        # Those that hide their subject last, which is where the search begins.
+        return sorted(range(len(subjects)), key=lambda row: (subjects[row] == HIDDEN, row))
     if task.get("message_id"):
         subject = _subject_of(desktop, messages, str(task["message_id"]))
     rows: list[int] = desktop.until(

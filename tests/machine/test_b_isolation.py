@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 
-from tests.machine import traces
+from demo import traces
 from tests.machine.conftest import NAME, World
 
 _TRY = """

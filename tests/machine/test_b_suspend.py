@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from demo import traces
 from demo.mailserver import CUSTOMER
 from demo.main import message_id
 from demo.session import find_bytes
@@ -56,3 +62,61 @@ def test_it_is_suspended_before_the_computer_sleeps(opened: World) -> None:
     assert f"suspend {NAME}: done" in told
     assert json.loads(opened.mailbox("status", NAME, "--json").stdout)["state"] == "suspended"
     assert json.loads(opened.open().stdout)["facts"]["resumed"]
+
+
+def _killed_at(world: World, step: str, *command: str) -> None:
+    """Run a command; as soon as its journal says that the step begins, it is killed."""
+    journal = world.session.home / "state" / "journal" / f"{NAME}.jsonl"
+    begin = journal.stat().st_size
+    program = [str(Path(sys.executable).parent / "mailbox"), *command]
+    with subprocess.Popen(program, env=world.session.env, stderr=subprocess.DEVNULL) as child:
+        while not _begins(journal, begin, step):
+            assert child.poll() is None, f"{command[0]} ended before {step}"
+            time.sleep(0.05)
+        child.kill()
+    unfinished = json.loads(world.mailbox("status", NAME, "--json").stdout)["unfinished"]
+    assert unfinished == command[0]
+
+
+def _begins(journal: Path, begin: int, step: str) -> bool:
+    with journal.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().split(b"\n")[:-1]
+    return any(
+        (said["event"], said.get("step")) == ("step", step) for said in map(json.loads, lines)
+    )
+
+
+def _assert_nothing_runs(world: World) -> None:
+    ours = [os.fsencode(folder) for folder in world.session.folders]
+    programs = (b"qemu-system", b"qemu-storage-daemon", b"sandbox.channel.warden")
+    running = [
+        words
+        for _, words in traces.processes()
+        if any(each in words for each in ours) and any(each in words for each in programs)
+    ]
+    assert running == []
+    mounts = Path("/proc/self/mounts").read_bytes()
+    assert not any(each in mounts for each in ours)
+    assert not list((world.session.home / "run").glob("*"))
+    assert not list((world.session.home / "data" / "states").glob("*"))
+    secrets = world.session.run(["virsh", "-q", "-c", "qemu:///session", "secret-list"])
+    assert secrets.stdout.strip() == b""
+
+
+def test_killed_in_the_middle_of_it_the_next_command_goes_on(opened: World) -> None:
+    """Suspending and resuming with SIGKILL, on the real machine; the mail is there each time."""
+    for step in ("save", "seal"):
+        _killed_at(opened, step, "suspend", NAME)
+        opened.open()
+        assert opened.proof.facts(messages=1), step
+    for step in ("restore", "channel"):
+        opened.mailbox("suspend", NAME)
+        _killed_at(opened, step, "open", NAME, "--headless")
+        opened.open()
+        assert opened.proof.facts(messages=1), step
+    opened.mailbox("suspend", NAME)
+    _killed_at(opened, "restore", "open", NAME, "--headless")
+    opened.mailbox("repair", NAME)
+    opened.mailbox("close", NAME, "--shutdown")
+    _assert_nothing_runs(opened)

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from demo import traces
 from demo.correspondent import Person
 from demo.mailserver import CUSTOMER
 from demo.main import image_folder, passwords, prove, root_folder
 from demo.session import Session, find_bytes
 from tests.host.conftest import absent
-from tests.machine import plain_linux, traces
+from tests.machine import plain_linux
 from tests.machine.conftest import NAME, World
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -70,24 +69,6 @@ def test_a_page_without_markers_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write.replace_section(page.read_text(), "x")
     assert page.read_text() == "nothing\n"
-
-
-def test_a_canary_is_found_across_blocks_and_in_wide_characters(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    canary = b"canary-0123456789abcdef"
-    file.write_bytes(bytes(endurance._CHUNK - 5) + canary)
-    assert endurance.holds(file, [b"absent", canary])
-    assert not endurance.holds(file, [b"absent"])
-    file.write_bytes(canary.decode().encode("utf-16-le"))
-    assert endurance.holds(file, [canary, canary.decode().encode("utf-16-le")])
-
-
-def test_only_what_was_changed_is_searched_and_links_lead_nowhere(tmp_path: Path) -> None:
-    begun = time.time() - 1
-    (tmp_path / "new").write_text("x")
-    (tmp_path / "link").symlink_to("new")
-    assert list(endurance.changed_files(tmp_path, begun)) == [tmp_path / "new"]
-    assert not list(endurance.changed_files(tmp_path, begun + 3600))
 
 
 def test_the_endurance_report_counts_failures_by_kind() -> None:

@@ -39,25 +39,33 @@ def in_files(
 
     What is below `passing` is passed over; `own` searches this user's files only.
     """
-    looked = {each: shapes(each) for each in needles}
     found: list[tuple[Path, bytes]] = []
-    for path in _changed(since, passing, own=own):
+    for path in changed(since, passing=passing, own=own):
         name = os.fsencode(path)
         found += [(path, each) for each in needles if each in name]
-        if path.is_file() and not path.is_symlink():
-            found += [(path, each) for each in _within(_data(path), looked)]
+        found += [(path, each) for each in held(path, needles)]
     return found
 
 
-def _changed(since: float, passing: Sequence[Path], *, own: bool) -> list[Path]:
+def changed(
+    since: float, *, top: Path = Path("/"), passing: Sequence[Path] = (), own: bool = False
+) -> list[Path]:
+    """Everything below `top`, of whatever type, that was changed after `since` (s, Unix time)."""
     pruned: list[str] = []
     for each in (*NO_FILES, *map(str, passing)):
         pruned += ["-path", each, "-prune", "-o"]
     mine = ["-user", str(os.getuid())] if own else []
-    command = ["find", "/", *pruned, "-newerct", f"@{since - 1:.3f}", *mine, "-print0"]
+    command = ["find", str(top), *pruned, "-newerct", f"@{since - 1:.3f}", *mine, "-print0"]
     # It exits with 1 where folders may not be read: these are not of this user's making.
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
     return [Path(os.fsdecode(each)) for each in done.stdout.split(b"\0") if each]
+
+
+def held(path: Path, needles: Collection[bytes]) -> set[bytes]:
+    """The needles that a regular file has; what cannot be read has none."""
+    if not path.is_file() or path.is_symlink():
+        return set()
+    return _within(_data(path), {each: shapes(each) for each in needles})
 
 
 def _within(pieces: Iterator[bytes], looked: dict[bytes, list[bytes]]) -> set[bytes]:
