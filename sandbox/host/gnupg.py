@@ -14,7 +14,7 @@ from typing import Any
 
 import gnupg
 
-from sandbox.host import process
+from sandbox.host import agents, process
 from sandbox.host.keyparts import material, parts_problem, version_problem, weakness
 from sandbox.host.listing import exported_keys
 from sandbox.host.own_keys import OwnKeyring
@@ -268,7 +268,7 @@ class ProfileKeyring:
             files.sync_tree(self._home)
 
     def _end_agent(self) -> None:
-        process.run(["gpgconf", "--homedir", str(self._home), "--kill", "all"], check=False)
+        agents.end(self._home)
 
 
 def _only(fingerprints: list[str], armored: bytes, which: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sandbox.host import process
+from sandbox.host import agents, process
 from sandbox.host.keylisting import read_listing
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keydetails import HERE, Details, Reason, to_extend
@@ -140,7 +140,7 @@ class OwnKeyring:
         try:
             return process.run([*command, *arguments], input=input, check=False, timeout=120)
         finally:
-            process.run(["gpgconf", "--homedir", str(self._home), "--kill", "all"], check=False)
+            agents.end(self._home)
             for path in self._home.glob("pubring*"):
                 path.chmod(0o600)
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from sandbox.host import process
+from sandbox.host import agents, process
 from sandbox.host.custody.agent import Agent
 from sandbox.host.custody.keygrips import Grips, held_grips
 from sandbox.host.gnupg import AGENT_CONF
@@ -79,4 +79,4 @@ class KeyRing(Door):
 
     def _configure(self, more: str) -> None:
         files.replace(self._folder / "gpg-agent.conf", (AGENT_CONF + more).encode())
-        process.run(["gpgconf", *self._where, "--kill", "all"], check=False)
+        agents.end(self._folder)
