@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import stat
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 CHUNK = 4 * 1024 * 1024
 # Not files: the kernel's own, and what is searched by itself below.
-NO_FILES = ("/proc", "/sys")
+NO_FILES = ("proc", "sysfs")
 
 
 def shapes(needle: bytes) -> list[bytes]:
@@ -52,7 +53,7 @@ def changed(
 ) -> list[Path]:
     """Everything below `top`, of whatever type, that was changed after `since` (s, Unix time)."""
     pruned: list[str] = []
-    for each in (*NO_FILES, *map(str, passing)):
+    for each in (*_of_the_kernel(), *map(str, passing)):
         pruned += ["-path", each, "-prune", "-o"]
     mine = ["-user", str(os.getuid())] if own else []
     command = ["find", str(top), *pruned, "-newerct", f"@{since - 1:.3f}", *mine, "-print0"]
@@ -63,9 +64,15 @@ def changed(
 
 def held(path: Path, needles: Collection[bytes]) -> set[bytes]:
     """The needles that a regular file has; what cannot be read has none."""
-    if not path.is_file() or path.is_symlink():
-        return set()
-    return _within(_data(path), {each: shapes(each) for each in needles})
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            return _within(_data(path), {each: shapes(each) for each in needles})
+    return set()
+
+
+def _of_the_kernel() -> list[str]:
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    return [words[1] for words in mounts if words[2] in NO_FILES]
 
 
 def _within(pieces: Iterator[bytes], looked: dict[bytes, list[bytes]]) -> set[bytes]:
