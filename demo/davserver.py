@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import secrets
 import shutil
 import socket
 import ssl
@@ -21,7 +22,6 @@ from demo.leftovers import die_with_parent
 
 HOST = "dav.kunde.test"
 LOGIN = "anna"
-PASSWORD = "Anna-Termine-0420"
 CALENDAR = f"/{LOGIN}/termine/"
 ADDRESS_BOOK = f"/{LOGIN}/kontakte/"
 
@@ -62,7 +62,7 @@ class DavServer:
 
     def __init__(self, credentials: Credentials) -> None:
         self.port = _free_port()
-        self.password = PASSWORD
+        self.password = f"Anna-Termine-{secrets.token_hex(8)}"  # of this server only
         self._credentials = credentials
         self._folder = Path("/nonexistent")
         self._process: subprocess.Popen[bytes] | None = None

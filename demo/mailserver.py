@@ -7,6 +7,7 @@ import grp
 import imaplib
 import os
 import pwd
+import secrets
 import shutil
 import smtplib
 import socket
@@ -14,7 +15,7 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,10 +34,6 @@ NAMES = (
     "mail.partner.test",
     "dav.kunde.test",
 )
-PASSWORDS: Mapping[str, str] = {
-    CUSTOMER: "Anna-Geheim-4711",
-    CORRESPONDENT: "Bert-Geheim-0815",
-}
 
 _START_DEADLINE_S = 30.0
 
@@ -55,13 +52,16 @@ class MailServer:
         self,
         *,
         names: Sequence[str] = NAMES,
-        passwords: Mapping[str, str] = PASSWORDS,
         credentials: Credentials | None = None,
     ) -> None:
         self.names = tuple(names)
         self.credentials = credentials or issue(self.names)
         self.ports = Ports(*_free_ports(6))
-        self._passwords = dict(passwords)
+        # Of this server only, so that they can be looked for everywhere.
+        self._passwords = {
+            CUSTOMER: f"Anna-Geheim-{secrets.token_hex(8)}",
+            CORRESPONDENT: f"Bert-Geheim-{secrets.token_hex(8)}",
+        }
         self._account = _account()
         self._folder = Path("/nonexistent")
         self._dovecot: subprocess.Popen[bytes] | None = None

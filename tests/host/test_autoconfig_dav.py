@@ -106,6 +106,7 @@ def test_a_second_start_changes_nothing(world: World) -> None:
 
 def test_a_changed_password_is_used_and_nothing_is_asked(world: World) -> None:
     world.open()
+    before = world.dav.password
     world.dav.set_password("Neu-und-Anders")
     try:
         world.dav.add_event("e2", "Nach dem Wechsel")
@@ -113,7 +114,7 @@ def test_a_changed_password_is_used_and_nothing_is_asked(world: World) -> None:
         world.thunderbird.proof.collections(entries=("Nach dem Wechsel", CONTACT))
         assert world.thunderbird.proof.dialogs() == []
     finally:
-        world.dav.set_password("Anna-Termine-0420")
+        world.dav.set_password(before)
         assert world.reopen() == []
 
 
