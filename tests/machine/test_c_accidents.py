@@ -205,7 +205,9 @@ def test_shred_leaves_no_trace(world: World) -> None:
     # The address of the demonstration is in the program's own files; so it is looked for in those
     # of the user's that are not.
     program = Path(__file__).parents[2]
-    passing = (*world.servers, program)
+    root = world.session.root
+    others = [each for each in root.parent.iterdir() if each != root]  # the other computer's, too
+    passing = (*world.servers, program, *others)
     address = traces.in_files([CUSTOMER.encode()], since=world.begun, passing=passing, own=True)
     assert address == []
     places = (world.session.home, *world.session.desktop_folders)
