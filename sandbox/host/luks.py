@@ -115,11 +115,15 @@ def _slot(content: bytes, payload: int, key_bytes: int, number: int) -> tuple[in
     state, iterations, salt, sector, stripes = SLOT.unpack_from(
         content, GEOMETRY + number * SLOT.size
     )
-    offset, length = sector * SECTOR, stripes * key_bytes
-    placed = PHDR <= offset < offset + length <= payload and 0 < stripes <= 2**16
-    if state == ACTIVE and not placed:
+    slot = Slot(number, iterations, salt, sector * SECTOR, stripes * key_bytes, stripes)
+    if state == ACTIVE and not _is_inside(slot, payload):
         raise BadHeaderError(f"its keyslot {number} lies outside of the header")
-    return state, Slot(number, iterations, salt, offset, length, stripes)
+    return state, slot
+
+
+def _is_inside(slot: Slot, payload: int) -> bool:
+    end = slot.offset + slot.length
+    return PHDR <= slot.offset < end <= payload and 0 < slot.stripes <= 2**16
 
 
 def place(content: bytes, number: int) -> Slot:
@@ -131,8 +135,7 @@ def place(content: bytes, number: int) -> Slot:
         slot.offset >= each.offset + each.length or each.offset >= slot.offset + slot.length
         for each in others
     )
-    inside = PHDR <= slot.offset < slot.offset + slot.length <= header.payload
-    if not (inside and apart and 0 < slot.stripes <= 2**16):
+    if not (_is_inside(slot, header.payload) and apart):
         raise BadHeaderError(f"its keyslot {number} has no place")
     return slot
 
@@ -152,9 +155,7 @@ def find_slot(content: bytes, passphrase: bytes) -> int | None:
     Raises:
         BadHeaderError: as `read_header`, or when the content ends before the keyslots do.
     """
-    header = read_header(content)
-    if len(content) < header.payload:
-        raise BadHeaderError("it is cut off")
+    header = _whole(content)
     return next((s.number for s in header.slots if _opens(content, header, s, passphrase)), None)
 
 
@@ -181,24 +182,16 @@ def remember(content: bytes, number: int, passphrase: bytes, derived: bytes) -> 
     """As `opens`, by one who knows what the passphrase's PBKDF comes to; later, too."""
     header = read_header(content)
     slot = header.slot(number)
-    if slot is None:
-        return False
-    opened = _unlock(content, header, slot, derived) is not None
-    _TRIED[_trial(content, header, slot, passphrase)] = opened
-    return opened
+    return slot is not None and _try(content, header, slot, passphrase, derived) is not None
 
 
 def volume_key(content: bytes, passphrase: bytes) -> bytes | None:
     """The key that the data are encrypted with, or None; raises as `find_slot`."""
-    header = read_header(content)
-    if len(content) < header.payload:
-        raise BadHeaderError("it is cut off")
+    header = _whole(content)
     for slot in header.slots:
-        trial = _trial(content, header, slot, passphrase)
-        if _TRIED.get(trial) is False:
+        if _TRIED.get(_trial(content, header, slot, passphrase)) is False:
             continue
-        key = _unlock(content, header, slot, derive(header, slot, passphrase))
-        _TRIED[trial] = key is not None
+        key = _try(content, header, slot, passphrase, derive(header, slot, passphrase))
         if key is not None:
             return key
     return None
@@ -219,9 +212,24 @@ def _trial(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> byt
 def _opens(content: bytes, header: Header, slot: Slot, passphrase: bytes) -> bool:
     trial = _trial(content, header, slot, passphrase)
     if trial not in _TRIED:
-        derived = derive(header, slot, passphrase)
-        _TRIED[trial] = _unlock(content, header, slot, derived) is not None
+        _try(content, header, slot, passphrase, derive(header, slot, passphrase))
     return _TRIED[trial]
+
+
+def _whole(content: bytes) -> Header:
+    header = read_header(content)
+    if len(content) < header.payload:
+        raise BadHeaderError("it is cut off")
+    return header
+
+
+def _try(
+    content: bytes, header: Header, slot: Slot, passphrase: bytes, derived: bytes
+) -> bytes | None:
+    """The volume key, when the passphrase, whose PBKDF comes to `derived`, opens the keyslot."""
+    key = _unlock(content, header, slot, derived)
+    _TRIED[_trial(content, header, slot, passphrase)] = key is not None
+    return key
 
 
 def _unlock(content: bytes, header: Header, slot: Slot, derived: bytes) -> bytes | None:
