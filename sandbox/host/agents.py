@@ -27,9 +27,9 @@ def end(home: Path) -> None:
                 stack.callback(os.close, descriptor)
                 going.append(descriptor)
         process.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
-        end = time.monotonic() + _GONE_S
+        deadline = time.monotonic() + _GONE_S
         for descriptor in going:
-            select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
+            select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
 
 
 def _agents(home: Path) -> Iterator[int]:

@@ -117,7 +117,7 @@ class ProfileKeyring:
         """End the agent and remove the ring with everything in it."""
         if not self._home.exists():
             return
-        self._end_agent()
+        agents.end(self._home)
         with files.readable_errors(self._home):
             shutil.rmtree(self._home)
             files.sync_folder(self._home.parent)
@@ -261,14 +261,11 @@ class ProfileKeyring:
         try:
             yield _gpg(str(self._home), "--trust-model", "always")
         finally:
-            self._end_agent()
+            agents.end(self._home)
             # GnuPG leaves the mode of public key rings to the umask.
             for path in self._home.glob("pubring*"):
                 path.chmod(0o600)
             files.sync_tree(self._home)
-
-    def _end_agent(self) -> None:
-        agents.end(self._home)
 
 
 def _only(fingerprints: list[str], armored: bytes, which: str) -> str:
