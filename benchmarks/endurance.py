@@ -195,9 +195,8 @@ class Endurance:
         found = [str(each) for each in searched if traces.held(each, needles)]
         require(searched and not found, f"the message is in plain in {found}")
         require(self._mailbox.open()["resumed"], "it did not go on")
-        self.rounds[
-            -1
-        ].told = f"{len(searched)} files that were changed since the begin, and the state"
+        told = f"{len(searched)} files that were changed since the begin, and the state"
+        self.rounds[-1].told = told
 
     def _shows(self, newest: str) -> None:
         begun = time.monotonic()

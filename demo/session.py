@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from demo import traces
 from demo.leftovers import die_with_parent
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "TERM", "USER", "LOGNAME", "DISPLAY", "WAYLAND_DISPLAY")
@@ -204,17 +205,8 @@ def find_bytes(folders: Sequence[Path], needles: Sequence[bytes]) -> list[tuple[
     for path in files:
         name = os.fsencode(path.name)
         found += [(path, needle) for needle in needles if needle in name]
-        if path.is_file() and not path.is_symlink():
-            content = _content(path)
-            found += [(path, needle) for needle in needles if needle in content]
+        found += [(path, needle) for needle in traces.held(path, needles, traces.plain)]
     return found
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 def _end(note: Path) -> None:

@@ -12,6 +12,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 CHUNK = 4 * 1024 * 1024
@@ -19,6 +20,7 @@ CHUNK = 4 * 1024 * 1024
 NO_FILES = ("proc", "sysfs")
 
 
+@cache
 def shapes(needle: bytes) -> list[bytes]:
     """A text as it is, as UTF-16, and within base64 wherever it begins."""
     encoded = []
@@ -62,11 +64,18 @@ def changed(
     return [Path(os.fsdecode(each)) for each in done.stdout.split(b"\0") if each]
 
 
-def held(path: Path, needles: Collection[bytes]) -> set[bytes]:
-    """The needles that a regular file has; what cannot be read has none."""
+def plain(needle: bytes) -> list[bytes]:
+    """A text as it is, and nothing else."""
+    return [needle]
+
+
+def held(
+    path: Path, needles: Collection[bytes], forms: Callable[[bytes], list[bytes]] = shapes
+) -> set[bytes]:
+    """The needles that a regular file has in any of their forms; what cannot be read has none."""
     with contextlib.suppress(OSError):
         if stat.S_ISREG(path.lstat().st_mode):
-            return _within(_data(path), {each: shapes(each) for each in needles})
+            return _within(_data(path), {each: forms(each) for each in needles})
     return set()
 
 
@@ -127,7 +136,7 @@ def in_memory(
 
     `passing` tells by a process's arguments that it is passed over; so is this one.
     """
-    looked = {each: [each] for each in needles}
+    looked = {each: plain(each) for each in needles}
     found: list[tuple[bytes, bytes]] = []
     searched: list[bytes] = []
     for process, arguments in processes():

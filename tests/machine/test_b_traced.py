@@ -12,10 +12,9 @@ import pytest
 from demo.session import find_bytes
 from tests.host.conftest import absent, need
 from tests.host.test_secrets import traced, vault, written_outside
-from tests.machine.conftest import NAME, World
+from tests.machine.conftest import NAME, SECRETS, World
 
 VERBS = (("open", NAME, "--headless"), ("close", NAME))
-KINDS = ("volume-key", "mail-password", "openpgp-passphrase", "dav-password")
 
 
 def test_no_program_is_given_a_secret_and_none_is_written(
@@ -32,12 +31,12 @@ def test_no_program_is_given_a_secret_and_none_is_written(
     for verb in VERBS:
         done = traced(world.session, *verb)
         assert done.status == 0, done.output.decode()
-        secrets |= {secret for kind in KINDS if (secret := vault(world.session, kind))}
+        secrets |= {secret for kind in SECRETS if (secret := vault(world.session, kind))}
         programs |= done.programs
         told = done.trace.encode() + done.output
         assert not [each for each in secrets if each in told], verb
         assert written_outside(world.session, done) == set(), verb
         hidden = [*secrets, world.canary.encode()]
         assert find_bytes(world.session.folders, hidden) == [], verb
-    assert len(secrets) == len(KINDS)
+    assert len(secrets) == len(SECRETS)
     assert "gpg" in programs  # the trace does see them
