@@ -242,13 +242,13 @@ def show(desktop: Desktop, task: Json) -> Json:
     # and again.
     rows = list(reversed(_rows(desktop, messages, task)))
     turn_s = TURN_S if len(rows) > 1 else None
-    reading: Json | None = None
+    named = {"message_id": task.get("message_id") or "", "technology": "OpenPGP"}
     for row in itertools.cycle(rows):
         messages.select(row)
         reading = _settled(desktop, messages, task, turn_s=turn_s)
         if reading is not None:
-            break
-    return {"message_id": task.get("message_id") or "", "technology": "OpenPGP", **(reading or {})}
+            return named | reading
+    raise AskError("no message to show")
 
 
 def _settled(
@@ -286,11 +286,11 @@ def _settled(
 def _rows(desktop: Desktop, messages: MessageList, task: Json) -> list[int]:
     if task.get("index") is not None:
         return [int(task["index"])]
-    subject = task.get("subject")
     if task.get("text"):
         subjects = desktop.until("messages", messages.subjects)
         # Those that hide their subject last, which is where the search begins.
         return sorted(range(len(subjects)), key=lambda row: (subjects[row] == HIDDEN, row))
+    subject = task.get("subject")
     if task.get("message_id"):
         subject = _subject_of(desktop, messages, str(task["message_id"]))
     rows: list[int] = desktop.until(
