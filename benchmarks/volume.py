@@ -31,8 +31,8 @@ from benchmarks.goals import Finding, Measured, Table
 from benchmarks.mailbox import Mailbox, MailboxError
 from benchmarks.scene import Scene, say
 from sandbox.host import storage, volumes
-from sandbox.host.libvirt.domain_xml import secret_xml
 from sandbox.host.vault import Vault
+from sandbox.model.machine import VOLUME_EXPORT
 
 PLAIN, LUKS = "bench-plain", "bench-luks"
 KINDS = {
@@ -48,7 +48,7 @@ _IOTHREAD = 1
 
 @dataclass(frozen=True)
 class Mode:
-    """How QEMU treats a disk's file; `served` lets a storage daemon do it, as after a resume."""
+    """How QEMU treats a disk's file; `served` lets a storage daemon decrypt it."""
 
     cache: str
     io: str
@@ -78,7 +78,7 @@ def shipped() -> Mode:
     text = resources.files("sandbox.host.libvirt").joinpath("templates", "volume.xml").read_text()
     driver = re.search(r"<driver [^>]*>", text)
     options = dict(re.findall(r"(\w+)='([^']*)'", driver.group() if driver else ""))
-    return Mode(options.get("cache", "writeback"), options.get("io", "threads"))
+    return Mode(options.get("cache", "writeback"), options.get("io", "threads"), served=True)
 
 
 class Bench:
@@ -117,10 +117,10 @@ class Bench:
             if mode.served:
                 storage.serve_disk(self._luks, self._key, socket)
                 host = f"<host transport='unix' socket='{escape(str(socket))}'/>"
-                source = f"<source protocol='nbd' name='{storage.EXPORT}'>{host}</source>"
+                source = f"<source protocol='nbd' name='{VOLUME_EXPORT}'>{host}</source>"
                 luks = _disk(mode, LUKS, "vdd", source, kind="network")
             else:
-                secret = self._connection.secretDefineXML(secret_xml(self._luks, identity))
+                secret = self._connection.secretDefineXML(_secret(self._luks, identity))
                 secret.setValue(self._key)
                 key = f"<secret type='passphrase' uuid='{identity}'/>"
                 source = (
@@ -147,6 +147,13 @@ class Bench:
             with suppress(libvirt.libvirtError):
                 self._domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
             time.sleep(1)
+
+
+def _secret(volume: Path, identity: uuid.UUID) -> str:
+    return (
+        f"<secret ephemeral='yes' private='yes'><uuid>{identity}</uuid>"
+        f"<usage type='volume'><volume>{escape(str(volume))}</volume></usage></secret>"
+    )
 
 
 def _disk(mode: Mode, serial: str, target: str, source: str, *, kind: str = "file") -> str:

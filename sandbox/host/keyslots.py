@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sandbox.host import luks, luks_new, volumes
+from sandbox.host import image_locks, luks, luks_new, volumes
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.state import files
 
 # What a person types deserves a slow PBKDF even with 140 random bits.
 SLOW_PBKDF_S = 2.0
-# The bytes by which QEMU locks an image file (block/file-posix.c, RAW_LOCK_PERM_BASE and
-# RAW_LOCK_SHARED_BASE, up to 64 permissions each).
-_QEMU_LOCKS = (100, 200)
-_LOCK = struct.Struct("hhqqi4x")  # struct flock, fcntl(2), of 64-bit Linux
 
 
 def find(path: Path, passphrase: bytes) -> int | None:
@@ -120,12 +114,8 @@ def _write(descriptor: int, writes: Iterable[luks_new.Write]) -> None:
 def _alone(path: Path) -> Iterator[int]:
     """The volume to write to, while QEMU neither has it open nor opens it."""
     with files.readable_errors(path), path.open("r+b", buffering=0) as file:
-        for first in _QEMU_LOCKS:
-            wish = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, 64, 0)
-            try:
-                fcntl.fcntl(file, fcntl.F_OFD_SETLK, wish)
-            except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: fcntl(2)
-                raise _in_use(path) from None
+        if not image_locks.take_whole(file):
+            raise _in_use(path)
         yield file.fileno()
 
 

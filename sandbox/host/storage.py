@@ -1,8 +1,7 @@
 """LUKS volumes opened outside of a machine, by QEMU's storage daemon (qemu-storage-daemon(1)).
 
-Its keys go through a pipe, so they are in no command line, no file and no log. Each place that it
-serves has a process of its own, which ends with it. An export shares the volume's file with other
-programs that write; what keeps two machines apart is the profile's lock, and QEMU's in a machine.
+Its keys go through a pipe, so they are in no command line, no file and no log, and no other
+program is told of them. Each place that it serves has a process of its own, which ends with it.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sandbox.host import process
+from sandbox.host import image_locks, process
 from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.machine import VOLUME_EXPORT
 from sandbox.state import files
 
 DAEMON = "qemu-storage-daemon"
@@ -28,7 +28,6 @@ _END_S = 30.0
 _POLL_S = 0.05
 _CHUNK = 1024 * 1024
 _PIECE = 32 * _CHUNK
-EXPORT = "volume"
 
 
 def suspend_problem() -> str | None:
@@ -55,7 +54,7 @@ def serve_disk(volume: Path, key: bytes, place: Path) -> None:
     """Serve the content of a LUKS volume as a disk (NBD) at the UNIX socket `place`."""
     end(place)
     server = ["--nbd-server", f"addr.type=unix,addr.path={place},max-connections=1"]
-    _serve(volume, key, place, [f"type=nbd,id=export,node-name=plain,name={EXPORT}"], server)
+    _serve(volume, key, place, [f"type=nbd,id=export,node-name=plain,name={VOLUME_EXPORT}"], server)
     with files.readable_errors(place):
         place.chmod(0o600)
 
@@ -63,7 +62,11 @@ def serve_disk(volume: Path, key: bytes, place: Path) -> None:
 def _serve(
     volume: Path, key: bytes, place: Path, exports: list[str], server: list[str] | None = None
 ) -> None:
-    with process.secret_pipe(key) as descriptor:
+    with (
+        files.readable_errors(volume),
+        volume.open("rb") as held,
+        process.secret_pipe(key) as descriptor,
+    ):
         command = [
             *(DAEMON, "--daemonize", "--pidfile", str(_pid_file(place))),
             *("--object", f"secret,id=key,file=/dev/fd/{descriptor},format=raw"),
@@ -78,12 +81,15 @@ def _serve(
         command = ["prlimit", "--core=0:0", *command]
         umask = os.umask(0o077)
         try:
-            done = process.run(command, pass_fds=(descriptor,), check=False, timeout=_START_S)
+            passed = (descriptor, held.fileno())
+            done = process.run(command, pass_fds=passed, check=False, timeout=_START_S)
         finally:
             os.umask(umask)
-    if done.returncode != 0:
+        # An export lets others write, too. The daemon has inherited what holds this lock.
+        alone = done.returncode == 0 and image_locks.refuse_writers(held)
+    if not alone:
         end(place)
-        raise _refused(volume, done.last_error())
+        raise _refused(volume, done.last_error()) if done.returncode else _in_use("")
 
 
 def _escaped(path: Path) -> str:
@@ -92,20 +98,32 @@ def _escaped(path: Path) -> str:
 
 
 def _refused(volume: Path, text: str) -> MailboxError:
-    if '" lock' in text:
+    if "password" in text.lower():
         return MailboxError(
-            "The volume is in use by another program; nothing was changed on it.",
+            "The key in the keyring does not unlock this volume; nothing was changed on it.",
             details=text,
-            resolution="Close what holds it (`fuser -v` names it), then try again.",
-            code="volume-in-use",
-            exit_code=Exit.BUSY,
+            resolution="Check that volume and keyring belong together, or restore the volume.",
+            code="volume-key-wrong",
+            exit_code=Exit.DAMAGED,
         )
+    if '" lock' in text:
+        return _in_use(text)
     return MailboxError(
         f"The volume {volume} could not be unlocked; nothing was changed on it.",
         details=text,
         resolution="`mailbox doctor` checks what QEMU needs.",
         code="volume-not-served",
         exit_code=Exit.HOST,
+    )
+
+
+def _in_use(text: str) -> MailboxError:
+    return MailboxError(
+        "The volume is in use by another program; nothing was changed on it.",
+        details=text,
+        resolution="Close what holds it (`fuser -v` names it), then try again.",
+        code="volume-in-use",
+        exit_code=Exit.BUSY,
     )
 
 

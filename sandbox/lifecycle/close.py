@@ -198,7 +198,6 @@ class ClosingSteps:
         self._house.custodians.stop(self._house.paths.custody_socket(self._name))
         self._house.storage.end(self._house.paths.volume_socket(self._name))
         self._house.storage.end(self._house.paths.saved_file(self._name))
-        self._house.machines.forget_secret(self._house.paths.volume(self._name))
         if self._tidy:
             kept.tidy(self._house, self._name)
         folder = self._house.paths.machine(self._name)

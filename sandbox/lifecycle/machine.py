@@ -121,7 +121,7 @@ def _secret(house: House, profile: Profile, kind: str) -> str:
 
 def is_usable(house: House, seen: Observation, *, pending_allowed: bool = False) -> bool:
     """Whether an open finished and its machine, volume and channel are still there."""
-    if seen.machine is not MachineState.OPEN or not (seen.warden and seen.plugged):
+    if seen.machine is not MachineState.OPEN or not (seen.warden and seen.plugged and seen.served):
         return False
     control = house.paths.control_socket(seen.name)
     try:

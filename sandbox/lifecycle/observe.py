@@ -24,6 +24,7 @@ T = TypeVar("T")
 class Observation:
     """One profile as it is now. `profile` is None when its file is missing or broken.
 
+    `plugged`: the machine has its volume; `served`: a storage daemon is there for it;
     `suspended`: a suspended machine is kept as a whole; `remains`: anything of one is there;
     `suspending`: a suspend was killed.
     """
@@ -36,6 +37,7 @@ class Observation:
     blank: bool
     warden: bool
     plugged: bool
+    served: bool
     suspended: bool
     remains: bool
     suspending: bool
@@ -71,6 +73,7 @@ def observe(house: House, name: str) -> Observation:
         machine,
         warden=house.wardens.answers(house.paths.control_socket(name)),
         plugged=running and house.machines.has_volume(domain),
+        served=house.storage.serves(house.paths.volume_socket(name)),
     )
 
 
@@ -99,7 +102,13 @@ def observe_all(house: House) -> list[Observation]:
 
 
 def _observation(
-    house: House, name: str, machine: MachineState, *, warden: bool = False, plugged: bool = False
+    house: House,
+    name: str,
+    machine: MachineState,
+    *,
+    warden: bool = False,
+    plugged: bool = False,
+    served: bool = False,
 ) -> Observation:
     errors: list[str] = []
     profile = _or_error(errors, lambda: house.records.load(name, shredded=True))
@@ -116,6 +125,7 @@ def _observation(
         blank=house.paths.blank(name).exists(),
         warden=warden,
         plugged=plugged,
+        served=served,
         suspended=bool(_or_error(errors, lambda: kept.is_kept(house, name))),
         remains=bool(_or_error(errors, lambda: kept.is_anything_kept(house, name))),
         suspending=history.pending("suspend") is not None,

@@ -146,7 +146,9 @@ def _cleared(house: House, seen: Observation) -> Observation:
     orphaned = seen.machine is MachineState.CLOSED and seen.warden
     # A machine that came back and whose memory is still kept must never go on.
     doubled = seen.machine is not MachineState.CLOSED and seen.remains
-    if orphaned or doubled or seen.machine is MachineState.UNKNOWN:
+    # What served its volume was killed, which is a power cut for its file system.
+    unserved = seen.plugged and not seen.served
+    if orphaned or doubled or unserved or seen.machine is MachineState.UNKNOWN:
         close_locked(house, seen)
     elif seen.machine is MachineState.PAUSED:
         # QEMU pauses a machine whose writes find no space, and loses none of them.
@@ -273,8 +275,10 @@ class _Opening:
         self.outcome.phases["channel"] = round(time.monotonic() - begun, 3)
 
     def _plug(self) -> None:
+        served = self._house.paths.volume_socket(self._profile.name)
         key = self._secrets[VOLUME_KEY].encode()
-        self._house.machines.attach_volume(self._domain, self._volume, key)
+        self._house.storage.serve_disk(self._volume, key, served)
+        self._house.machines.attach_volume(self._domain, served)
 
     def _provision(self) -> dict[str, Any] | None:
         warden = self._house.wardens.find(self._house.paths.control_socket(self._profile.name))

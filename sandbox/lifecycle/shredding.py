@@ -158,7 +158,7 @@ class Shredding:
             "key_ring_left": house.paths.gnupg(self._name).exists(),
             "smime_left": house.paths.smime(self._name).exists(),
             "machine": str(house.machines.state(house.domain(self._name))),
-            "libvirt_secret": _or_unknown(lambda: house.machines.has_secret(self._volume)),
+            "volume_served": house.storage.serves(house.paths.volume_socket(self._name)),
         }
 
     def _remove_records(self) -> None:

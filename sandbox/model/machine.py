@@ -9,6 +9,9 @@ from pathlib import Path
 
 from sandbox.model.names import human_size
 
+# The name of the disk that a storage daemon serves.
+VOLUME_EXPORT = "volume"
+
 
 class MachineState(StrEnum):
     """The state of a profile's machine, as libvirt tells it."""

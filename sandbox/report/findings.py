@@ -67,9 +67,9 @@ def volatile(evidence: Evidence) -> Iterator[Entry]:
     look = _step(evidence, "look")
     machine = look.get("machine")
     yield coded("machine", "machine-gone" if machine == "closed" else "unknown")
-    secret = look.get("libvirt_secret")
-    known = "still-there" if secret else "none"
-    yield coded("libvirt_secret", "unknown" if secret is None else known)
+    served = look.get("volume_served")
+    known = "still-there" if served else "none"
+    yield coded("volume_served", "unknown" if served is None else known)
     saved = look.get("saved_left")
     kept = "still-there" if saved else "no-saved-state"
     yield coded("saved_state", "unknown" if saved is None else kept)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from demo import traces
 from demo.session import Session, find_bytes
 from sandbox.host import storage, volumes
 from sandbox.host.libvirt import connection, saving
@@ -24,7 +25,7 @@ from sandbox.host.picture import to_png
 from sandbox.host.vault import Vault
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineSpec, MachineState
-from tests.host.conftest import need_libvirt
+from tests.host.conftest import absent, need_libvirt
 from tests.host.halting import halting_kernel, processes
 
 NAME = "mailbox-test"
@@ -87,6 +88,14 @@ def volume(in_session: Session, key: bytes) -> Path:
     path = in_session.root / f"{uuid.uuid4().hex}.luks"
     volumes.create(path, 64 * 1024**2, key)
     return path
+
+
+@pytest.fixture
+def disk(folder: Path) -> Iterator[Path]:
+    """Where a volume is served."""
+    made = folder / "volume.sock"
+    yield made
+    storage.end(made)
 
 
 def qemu(session: Session) -> tuple[int, bytes]:
@@ -179,18 +188,31 @@ def test_sockets_are_where_the_profile_wants_them(
 
 
 def test_a_volume_is_plugged_in_and_its_key_rests_nowhere(
-    in_session: Session, machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes
+    in_session: Session,
+    machines: LibvirtMachines,
+    started: MachineSpec,
+    volume: Path,
+    key: bytes,
+    disk: Path,
 ) -> None:
-    machines.attach_volume(NAME, volume, key)
+    storage.serve_disk(volume, key, disk)
+    machines.attach_volume(NAME, disk)
     assert machines.has_volume(NAME)
-    assert not machines.has_secret(volume)
     assert machines._connection.listSecrets() == []
     assert len(processes(in_session)) >= 2 and str(started.kernel).encode() in qemu(in_session)[1]
     logs = list(in_session.root.rglob("qemu/log/*.log"))
     assert f"{NAME}.log" in {log.name for log in logs}
     assert_nowhere(in_session, key)
+    holders, searched = traces.in_memory([key], passing=lambda _arguments: False)
+    assert {arguments.split(b"\0")[0].rpartition(b"/")[2] for arguments, _ in holders} == {
+        storage.DAEMON.encode()
+    }
+    if not all(any(each in one for one in searched) for each in (b"libvirtd", b"qemu-system")):
+        absent("the memory of libvirt's daemon and of QEMU may not be read here")
     machines.destroy(NAME)
+    storage.end(disk)
     assert_nowhere(in_session, key)
+    assert traces.in_memory([key], passing=lambda _arguments: False)[0] == []
 
 
 def test_the_search_would_find_a_key(in_session: Session, key: bytes) -> None:
@@ -202,65 +224,19 @@ def test_the_search_would_find_a_key(in_session: Session, key: bytes) -> None:
         (in_session.root / "note").unlink()
 
 
-def test_a_wrong_key_is_told_apart(
-    machines: LibvirtMachines, started: MachineSpec, volume: Path
-) -> None:
-    before = volume.read_bytes()
-    with pytest.raises(MailboxError) as refused:
-        machines.attach_volume(NAME, volume, Vault.new_key())
-    assert refused.value.code == "volume-key-wrong" and refused.value.exit_code == Exit.DAMAGED
-    assert not machines.has_volume(NAME) and not machines.has_secret(volume)
-    assert volume.read_bytes() == before
-
-
-def test_after_a_wrong_key_the_right_one_works(
-    machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes
-) -> None:
-    with pytest.raises(MailboxError):
-        machines.attach_volume(NAME, volume, Vault.new_key())
-    machines.attach_volume(NAME, volume, key)
-    assert machines.has_volume(NAME)
-
-
-def test_a_volume_that_is_in_use_is_told_apart(
-    machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes, folder: Path
-) -> None:
-    machines.attach_volume(NAME, volume, key)
-    second = replace(
-        started,
-        name=f"{NAME}-2",
-        uuid=uuid.uuid4(),
-        channel_socket=folder / "c2.sock",
-        display_socket=folder / "d2.sock",
-        console_log=folder / "c2.log",
-    )
-    machines.start(second)
-    with pytest.raises(MailboxError) as refused:
-        machines.attach_volume(second.name, volume, key)
-    assert refused.value.code == "volume-in-use" and refused.value.exit_code == Exit.BUSY
-    assert not machines.has_volume(second.name) and not machines.has_secret(volume)
-    assert machines.has_volume(NAME)
-
-
-def test_a_secret_that_a_killed_command_left_is_no_hindrance(
-    machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes
-) -> None:
-    from sandbox.host.libvirt.domain_xml import secret_xml
-
-    machines._connection.secretDefineXML(secret_xml(volume, uuid.uuid4())).setValue(b"old")
-    assert machines.has_secret(volume)
-    machines.attach_volume(NAME, volume, key)
-    assert not machines.has_secret(volume)
-    machines.forget_secret(volume)
-
-
-def test_a_volume_of_no_machine_is_a_sentence(
-    machines: LibvirtMachines, volume: Path, key: bytes
+def test_a_volume_that_is_not_served_is_a_sentence(
+    machines: LibvirtMachines, started: MachineSpec, disk: Path
 ) -> None:
     with pytest.raises(MailboxError) as refused:
-        machines.attach_volume("mailbox-none", volume, key)
+        machines.attach_volume(NAME, disk)
+    assert refused.value.code == "volume-not-attached" and refused.value.details
+    assert not machines.has_volume(NAME)
+
+
+def test_a_volume_of_no_machine_is_a_sentence(machines: LibvirtMachines, disk: Path) -> None:
+    with pytest.raises(MailboxError) as refused:
+        machines.attach_volume("mailbox-none", disk)
     assert refused.value.code == "machine-gone"
-    assert not machines.has_secret(volume)
 
 
 def test_the_display_is_a_picture(machines: LibvirtMachines, started: MachineSpec) -> None:
@@ -304,15 +280,21 @@ def test_the_uri_is_as_configured_or_as_the_user_needs_it(
 
 
 def test_a_suspended_machine_comes_back_and_no_key_is_anywhere(
-    in_session: Session, machines: LibvirtMachines, started: MachineSpec, volume: Path, key: bytes
+    in_session: Session,
+    machines: LibvirtMachines,
+    started: MachineSpec,
+    volume: Path,
+    key: bytes,
+    disk: Path,
 ) -> None:
     problem = storage.suspend_problem()
     if problem:
         pytest.skip(problem)
     saved, state_key = volume.with_name(f"{volume.stem}-state.luks"), Vault.new_key()
     volumes.create(saved, 512 * 1024**2, state_key)
-    window, disk = started.console_log.with_name("saved"), started.console_log.with_name("volume")
-    machines.attach_volume(NAME, volume, key)
+    window = started.console_log.with_name("saved")
+    storage.serve_disk(volume, key, disk)
+    machines.attach_volume(NAME, disk)
     storage.serve_file(saved, state_key, window)
     try:
         machines.save(NAME, window)
@@ -336,10 +318,27 @@ def test_a_suspended_machine_comes_back_and_no_key_is_anywhere(
         assert_nowhere(in_session, each)
 
 
-def test_another_machines_memory_is_refused() -> None:
-    xml = (
-        "<domain><name>other</name><devices><disk><serial>volume</serial></disk></devices></domain>"
+def _saved(name: str = NAME, socket: str = "/run/volume.sock", disks: int = 1) -> str:
+    disk = (
+        f"<disk type='network'><source><host socket='{socket}'/></source>"
+        "<serial>volume</serial></disk>"
     )
+    return f"<domain><name>{name}</name><devices>{disk * disks}</devices></domain>"
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        _saved(name="other"),
+        _saved(socket="/run/other.sock"),
+        _saved(disks=0),
+        _saved(disks=2),
+        _saved().replace("network", "file"),
+    ],
+)
+def test_another_machines_memory_is_refused(saved: str) -> None:
+    place = Path("/run/volume.sock")
+    saving.expect(_saved(), NAME, place)
     with pytest.raises(MailboxError) as refused:
-        saving.with_served_volume(xml, NAME, Path("/run/volume.sock"))
+        saving.expect(saved, NAME, place)
     assert refused.value.code == "saved-machine-unknown"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.host import storage, volumes
+from sandbox.host import keyslots, storage, volumes
 from sandbox.host.vault import Vault
-from sandbox.model.errors import MailboxError
+from sandbox.model.errors import Exit, MailboxError
+from sandbox.model.machine import VOLUME_EXPORT
 from tests.host.conftest import need
 from tests.host.test_luks import opens
 
@@ -89,7 +90,7 @@ def test_a_disk_is_served_to_its_user_alone(volume: Path, key: bytes, place: Pat
     storage.serve_disk(volume, key, place)
     assert place.is_socket() and place.stat().st_mode & 0o077 == 0
     told = subprocess.run(
-        ["qemu-img", "info", f"nbd+unix:///{storage.EXPORT}?socket={place}"],
+        ["qemu-img", "info", f"nbd+unix:///{VOLUME_EXPORT}?socket={place}"],
         capture_output=True,
         text=True,
         check=True,
@@ -98,10 +99,27 @@ def test_a_disk_is_served_to_its_user_alone(volume: Path, key: bytes, place: Pat
 
 
 def test_a_wrong_key_serves_nothing(volume: Path, place: Path) -> None:
+    before = volume.read_bytes()
     with pytest.raises(MailboxError) as refused:
         storage.serve_disk(volume, Vault.new_key(), place)
-    assert refused.value.code == "volume-not-served"
-    assert list(place.parent.iterdir()) == []
+    assert refused.value.code == "volume-key-wrong" and refused.value.exit_code == Exit.DAMAGED
+    assert list(place.parent.iterdir()) == [] and volume.read_bytes() == before
+
+
+def test_a_volume_is_served_once(volume: Path, key: bytes, place: Path) -> None:
+    storage.serve_disk(volume, key, place)
+    second = place.with_name("second")
+    for _ in range(2):
+        with pytest.raises(MailboxError) as refused:
+            storage.serve_disk(volume, key, second)
+        assert refused.value.code == "volume-in-use" and refused.value.exit_code == Exit.BUSY
+        assert storage.serves(place) and not storage.serves(second)
+    with pytest.raises(MailboxError) as refused:
+        keyslots.add(volume, 3, key, Vault.new_key(), slow=False)
+    assert refused.value.code == "volume-in-use"
+    storage.end(place)
+    storage.serve_disk(volume, key, second)
+    storage.end(second)
 
 
 def test_what_a_killed_daemon_left_is_cleared(volume: Path, key: bytes, window: Path) -> None:

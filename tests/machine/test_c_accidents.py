@@ -55,10 +55,8 @@ def test_a_killed_warden_is_replaced_by_open(opened: World) -> None:
 
 
 def _keeps_secrets(arguments: bytes) -> bool:
-    """The keyring and the customer's servers; and libvirt's daemon, which does not clear what it
-    was told and frees (docs/threat-model.md)."""
-    known = (b"gnome-keyring", b"dovecot", b"radicale", b"libvirtd", b"virtqemud", b"virtsecretd")
-    return any(each in arguments for each in known)
+    """The keyring and the customer's servers."""
+    return any(each in arguments for each in (b"gnome-keyring", b"dovecot", b"radicale"))
 
 
 def _assert_nowhere(world: World, secrets: list[bytes]) -> None:
@@ -161,6 +159,14 @@ def test_a_killed_machine_loses_no_mail(opened: World) -> None:
     finally:
         hidden.rename(note)
     assert not facts["warm"] and facts["cold_reason"] == "there is none"
+    assert opened.proof.facts(messages=1)
+
+
+def test_a_killed_storage_daemon_is_a_power_cut_and_no_more(opened: World) -> None:
+    opened.inside("sync", root=True)
+    os.kill(_pid("qemu-storage-daemon", opened), signal.SIGKILL)
+    told = opened.open()
+    assert not json.loads(told.stdout)["facts"]["already"]
     assert opened.proof.facts(messages=1)
 
 

@@ -68,7 +68,7 @@ EXTENDED = 2208988800
 CODES: list[str] = []
 _SIGNATURE = b"FILESYSTEM"
 _EMPTY: dict[str, Any] = {
-    key: {} for key in ("vault", "machines", "secrets", "wardens", "served", "custodians")
+    key: {} for key in ("vault", "machines", "wardens", "served", "custodians")
 }
 
 
@@ -399,27 +399,13 @@ class FakeMachines:
         with self._world.change("machines.has_volume") as state:
             return bool(state["machines"].get(name, {}).get("volume"))
 
-    def attach_volume(self, name: str, volume: Path, key: bytes) -> None:
-        with self._world.change("machines.define_secret") as state:
+    def attach_volume(self, name: str, volume_socket: Path) -> None:
+        with self._world.change("machines.attach_volume") as state:
             if name not in state["machines"]:
                 raise MailboxError("The machine ended.", code="machine-gone")
-            state["secrets"][str(volume)] = "defined"
-        try:
-            with self._world.change("machines.attach_volume") as state:
-                if state["machines"][name]["volume"]:
-                    raise MailboxError("Plugged already.", code="volume-not-attached")
-                if not opens(volume, key):
-                    raise MailboxError("Wrong key.", code="volume-key-wrong")
-                state["machines"][name]["volume"] = str(volume)
-        finally:
-            self.forget_secret(volume)
-
-    def forget_secret(self, volume: Path) -> None:
-        with self._world.change("machines.forget_secret") as state:
-            state["secrets"].pop(str(volume), None)
-
-    def has_secret(self, volume: Path) -> bool:
-        return str(volume) in self._world.state["secrets"]
+            if state["machines"][name]["volume"] or str(volume_socket) not in state["served"]:
+                raise MailboxError("Not plugged.", code="volume-not-attached")
+            state["machines"][name]["volume"] = state["served"][str(volume_socket)]
 
     def slow_down(self, name: str) -> None:
         with self._world.change("machines.slow_down"):
@@ -463,8 +449,13 @@ class FakeStorage:
         with self._world.change(label) as state:
             assert place.parent.is_dir()
             if not opens(volume, key):
-                raise MailboxError("Wrong key.", code="volume-not-served")
+                raise MailboxError("Wrong key.", code="volume-key-wrong")
+            state["served"].pop(str(place), None)
+            assert str(volume) not in state["served"].values(), "two at one volume"
             state["served"][str(place)] = str(volume)
+
+    def serves(self, place: Path) -> bool:
+        return str(place) in self._world.state["served"]
 
     def end(self, place: Path) -> None:
         if str(place) in self._world.state["served"]:

@@ -180,7 +180,7 @@ def everything() -> list[Evidence]:
                 "keyring_left": ["volume-key"] if answer else [],
                 "volume_left": answer,
                 "key_ring_left": answer,
-                "libvirt_secret": answer,
+                "volume_served": answer,
                 "saved_left": answer,
                 "machine": "closed" if answer else "open",
                 "found": found if answer else [],

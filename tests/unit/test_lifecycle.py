@@ -74,7 +74,7 @@ def assert_nothing_made(house: House, world: World) -> None:
 
 def assert_closed(house: House, world: World) -> None:
     state = world.state
-    assert state["machines"] == {} and state["wardens"] == {} and state["secrets"] == {}
+    assert state["machines"] == {} and state["wardens"] == {} and state["served"] == {}
     assert not house.paths.machine(NAME).exists()
     assert house.journal(NAME).read().pending() is None
 
@@ -246,7 +246,6 @@ class TestOpen:
         assert result.facts["already"] is False and result.facts["shown"] is False
         state = world.state
         assert state["machines"][DOMAIN]["volume"] == str(onboarded.paths.volume(NAME))
-        assert state["secrets"] == {}
         (desired,) = world.desired
         assert desired["volume"] == {"blank": True}
         assert desired["account"]["incoming"]["password"] == PASSWORD
@@ -383,7 +382,7 @@ class TestOpen:
             "vault.get mail-password",
             "keyring.export",
             "warden.wait_ready",
-            "machines.define_secret",
+            "storage.serve_disk",
             "machines.attach_volume",
             "warden.provision",
         ],
@@ -411,6 +410,16 @@ class TestOpen:
         assert open_mailbox(opened, NAME, headless=True).facts["already"] is False
         assert "before machines.start" not in world.labels
         assert len(world.state["wardens"]) == 1
+
+    def test_a_machine_whose_storage_daemon_died_is_closed_and_starts_afresh(
+        self, opened: House, world: World
+    ) -> None:
+        with world.change("the daemon is killed") as state:
+            state["served"].clear()
+        world.labels.clear()
+        assert open_mailbox(opened, NAME, headless=True).facts["already"] is False
+        assert "before machines.start" in world.labels
+        assert len(world.state["served"]) == 1 and len(world.state["machines"]) == 1
 
     def test_a_machine_powered_off_from_inside_opens_again(
         self, opened: House, world: World

@@ -42,7 +42,7 @@ def test_one_whose_profile_is_gone_is_closed_and_keeps_its_mail(both: House, wor
     assert done.name == NAME and "no such mailbox" in done.summary
     state = world.state
     assert set(state["machines"]) == {domain_name(OTHER)}
-    assert len(state["wardens"]) == 1 and state["custodians"] == {} and state["secrets"] == {}
+    assert len(state["wardens"]) == 1 and state["custodians"] == {} and len(state["served"]) == 1
     assert not both.paths.machine(NAME).exists() and both.paths.machine(OTHER).exists()
     assert mails(both.paths.volume(NAME)) == 1
     assert repair(both, None) == [] and repairing(both, None) == []

@@ -24,7 +24,7 @@ from tests.unit.fakes import NAME, World, mails, make_house
 # What is not ours to synchronise: QEMU writes volumes, GnuPG's files are synchronised by
 # sandbox.host.gnupg, and the rest stands for the outside.
 OUTSIDE = ("data/keys", "home", "world.json")
-VOLATILE = ("machines", "secrets", "wardens", "served", "custodians")
+VOLATILE = ("machines", "wardens", "served", "custodians")
 
 
 @dataclass

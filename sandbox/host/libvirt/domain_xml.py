@@ -1,13 +1,12 @@
-"""Domain, disk and secret XML from their templates: a value never becomes markup."""
+"""Domain and disk XML from their templates: a value never becomes markup."""
 
 from __future__ import annotations
 
-import uuid
 from importlib import resources
 from pathlib import Path
 from string import Template
 
-from sandbox.model.machine import MachineSpec
+from sandbox.model.machine import VOLUME_EXPORT, MachineSpec
 
 # `quiet` keeps the console short; the guest's init writes its failures there.
 CMDLINE = "console=ttyS0 quiet mailbox.version=1"
@@ -54,14 +53,9 @@ def domain_xml(spec: MachineSpec, owner: tuple[int, int] | None = None) -> str:
     )
 
 
-def volume_xml(volume: Path, secret: uuid.UUID) -> str:
-    """The disk XML that plugs a volume in."""
-    return _render("volume.xml", values={"volume": str(volume), "secret": str(secret)})
-
-
-def secret_xml(volume: Path, secret: uuid.UUID) -> str:
-    """The XML of the ephemeral secret for a volume."""
-    return _render("secret.xml", values={"volume": str(volume), "uuid": str(secret)})
+def volume_xml(socket: Path) -> str:
+    """The disk XML that plugs in the volume that a storage daemon serves at `socket`."""
+    return _render("volume.xml", values={"socket": str(socket), "export": VOLUME_EXPORT})
 
 
 def _owner_label(owner: tuple[int, int]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import libvirt
 
 from sandbox.host.libvirt import connection as lv
 from sandbox.host.libvirt import saving, warming
-from sandbox.host.libvirt.domain_xml import domain_xml, secret_xml, volume_xml
+from sandbox.host.libvirt.domain_xml import domain_xml, volume_xml
 from sandbox.host.probes.machines import SHORTER_HOME
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineSpec, MachineState
@@ -120,41 +119,19 @@ class LibvirtMachines:
             return "<serial>volume</serial>" in domain.XMLDesc(0)
         return False
 
-    def attach_volume(self, name: str, volume: Path, key: bytes) -> None:
-        """Plug the volume in, unlocked by `key`; libvirt knows the key only meanwhile."""
+    def attach_volume(self, name: str, volume_socket: Path) -> None:
+        """Plug the volume in that a storage daemon serves at `volume_socket`.
+
+        Raises:
+            MailboxError: `machine-gone`, `volume-not-attached`.
+        """
         domain = self._find(name)
         if domain is None:
             raise _gone("had its volume plugged in")
-        self.forget_secret(volume)
-        identifier = uuid.uuid4()
         try:
-            with lv.explained("take the volume's key"):
-                secret = self._connection.secretDefineXML(secret_xml(volume, identifier))
-                secret.setValue(key)
-            self._attach(domain, volume_xml(volume, identifier))
-        finally:
-            self.forget_secret(volume)
-
-    @staticmethod
-    def _attach(domain: libvirt.virDomain, xml: str) -> None:
-        try:
-            domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            domain.attachDeviceFlags(volume_xml(volume_socket), libvirt.VIR_DOMAIN_AFFECT_LIVE)
         except libvirt.libvirtError as error:
-            raise _attach_error(str(error)) from None
-
-    def forget_secret(self, volume: Path) -> None:
-        """Remove the volume's secret from libvirt, if one was left."""
-        with lv.explained("forget the volume's key", lv.ERROR_NO_SECRET):
-            usage = libvirt.VIR_SECRET_USAGE_TYPE_VOLUME
-            self._connection.secretLookupByUsage(usage, str(volume)).undefine()
-
-    def has_secret(self, volume: Path) -> bool:
-        """Whether libvirt still holds a secret for this volume."""
-        usage = libvirt.VIR_SECRET_USAGE_TYPE_VOLUME
-        with lv.explained("look for the volume's key", lv.ERROR_NO_SECRET):
-            self._connection.secretLookupByUsage(usage, str(volume))
-            return True
-        return False
+            raise _not_attached(str(error)) from None
 
     def slow_down(self, name: str) -> None:
         """Let the machine run after everything else (a session libvirt's, which is ours)."""
@@ -212,7 +189,7 @@ def _gone(what: str) -> MailboxError:
 
 
 def _forbid_core_dump(name: str) -> None:
-    """Keep the volume key, which QEMU will hold, out of a core file.
+    """Keep the guest's memory out of a core file.
 
     libvirt 11 starts QEMU without a limit (max_core in its qemu.conf); the limit of a process of
     the same user may be lowered (prlimit(2)). Where that fails, `mailbox doctor` tells where dumps
@@ -250,28 +227,11 @@ def start_error(text: str) -> MailboxError:
     )
 
 
-def _attach_error(text: str) -> MailboxError:
-    lowered = text.lower()
-    if "lock" in lowered and "write" in lowered:
-        return MailboxError(
-            "The volume is in use by another program; nothing was changed on it.",
-            details=text,
-            resolution="Close what holds it (`fuser -v` on the volume names it), then open again.",
-            code="volume-in-use",
-            exit_code=Exit.BUSY,
-        )
-    if "password" in lowered or "invalid" in lowered:
-        return MailboxError(
-            "The key in the keyring does not unlock this volume; nothing was changed on it.",
-            details=text,
-            resolution="Check that volume and keyring belong together, or restore the volume.",
-            code="volume-key-wrong",
-            exit_code=Exit.DAMAGED,
-        )
+def _not_attached(text: str) -> MailboxError:
     return MailboxError(
         "The volume could not be plugged into the machine; nothing was changed on it.",
         details=text,
         resolution="`mailbox doctor` checks what libvirt and QEMU need.",
         code="volume-not-attached",
-        exit_code=Exit.DAMAGED,
+        exit_code=Exit.MACHINE,
     )

@@ -14,8 +14,6 @@ import libvirt
 from sandbox.host.libvirt import connection as lv
 from sandbox.model.errors import Exit, MailboxError
 
-_EXPORT = "volume"
-
 
 def save(domain: libvirt.virDomain, target: Path) -> None:
     """Write the machine's memory to `target` and end it; a failure lets it go on."""
@@ -26,37 +24,28 @@ def save(domain: libvirt.virDomain, target: Path) -> None:
 def restore(connection: libvirt.virConnect, source: Path, name: str, volume_socket: Path) -> None:
     """Bring a machine back, paused, with its volume from `volume_socket`."""
     with lv.explained("bring the suspended machine back"):
-        # The secret's id is in it and no secret.
-        saved = connection.saveImageGetXMLDesc(str(source), 0)
-        wished = with_served_volume(saved, name, volume_socket)
-        connection.restoreFlags(str(source), wished, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+        expect(connection.saveImageGetXMLDesc(str(source), 0), name, volume_socket)
+        connection.restoreFlags(str(source), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
 
 
-def with_served_volume(saved: str, name: str, socket: Path) -> str:
-    """The saved machine's XML with its volume at a socket, and no key of it anywhere.
-
-    A disk that has its key from libvirt would get it on QEMU's command line at a restore, and so
-    into libvirt's log (encrypted, by a key that libvirt keeps in a file meanwhile).
+def expect(saved: str, name: str, volume_socket: Path) -> None:
+    """Refuse a saved machine's XML that is not this machine with its one volume at this socket.
 
     Raises:
-        MailboxError: `saved-machine-unknown` when it is another machine, or has no volume.
+        MailboxError: `saved-machine-unknown`.
     """
     root = ElementTree.fromstring(saved)  # noqa: S314 - libvirt wrote it, onto an encrypted volume
-    disks = [each for each in root.iter("disk") if each.findtext("serial") == "volume"]
-    if root.findtext("name") != name or len(disks) != 1:
+    places = [
+        (disk.get("type"), [host.get("socket") for host in disk.iterfind("source/host")])
+        for disk in root.iter("disk")
+        if disk.findtext("serial") == "volume"
+    ]
+    if root.findtext("name") != name or places != [("network", [str(volume_socket)])]:
         raise MailboxError(
             "The suspended machine is not the one that is expected.",
             code="saved-machine-unknown",
             exit_code=Exit.MACHINE,
         )
-    (disk,) = disks
-    disk.set("type", "network")
-    for child in list(disk):
-        if child.tag in ("source", "backingStore"):
-            disk.remove(child)
-    source = ElementTree.SubElement(disk, "source", protocol="nbd", name=_EXPORT)
-    ElementTree.SubElement(source, "host", transport="unix", socket=str(socket))
-    return ElementTree.tostring(root, encoding="unicode")
 
 
 def traits(connection: libvirt.virConnect, xml: str) -> dict[str, str]:

@@ -73,7 +73,7 @@ LABELS = {
     "host-snapshots": "Kopien unterhalb der Platte dieses virtuellen Rechners",
     "backup": "Sicherungen durch {name}",
     "machine": "Speicher der Maschine",
-    "libvirt_secret": "Schlüssel bei libvirt",
+    "volume_served": "Prozess, der das Volume entschlüsselt",
     "saved_state": "Abgelegter Speicher",
     "swap": "Auslagerung",
     "places": "Orte",

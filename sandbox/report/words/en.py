@@ -72,7 +72,7 @@ LABELS = {
     "host-snapshots": "Copies below this virtual computer's disk",
     "backup": "Backups by {name}",
     "machine": "The machine's memory",
-    "libvirt_secret": "Key held by libvirt",
+    "volume_served": "Process that decrypts the volume",
     "saved_state": "Saved memory",
     "swap": "Swap",
     "places": "Places",
