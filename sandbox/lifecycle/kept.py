@@ -12,12 +12,13 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from sandbox.lifecycle import given
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import MailboxError
 from sandbox.model.machine import MachineSpec
 from sandbox.model.profile import Profile
 from sandbox.model.secrets import STATE_KEY
-from sandbox.model.suspended import Note, misfit, profile_digest, read_note
+from sandbox.model.suspended import Note, misfit, read_note
 from sandbox.state import files
 
 # A saved machine is its memory, that of its devices, and the stream's own overhead (bytes).
@@ -56,7 +57,7 @@ def fits(house: House, profile: Profile, spec: MachineSpec, image: str) -> Mappi
     """What must be the same at resume as it was at suspend."""
     volume = house.volumes.look(house.paths.volume(profile.name))
     return {
-        "profile": profile_digest(profile),
+        **given.as_now(house, profile),
         "image": image,
         "volume": f"{volume.size} {volume.changed}" if volume else "missing",
         **house.machines.traits(spec),

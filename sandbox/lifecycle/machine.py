@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.lifecycle.desired import agent_forward, forwards, hostname
+from sandbox.lifecycle.desired import agent_forward, forwards, held_on_host, hostname
 from sandbox.lifecycle.engine import Step
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.observe import Observation
@@ -14,7 +14,7 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import ExportedKeys
 from sandbox.model.machine import Image, MachineSpec, MachineState
 from sandbox.model.profile import Profile
-from sandbox.model.secrets import DAV_PASSWORD, KEY_PASSPHRASE, MAIL_PASSWORD
+from sandbox.model.secrets import DAV_PASSWORD, KEY_PASSPHRASE, MAIL_PASSWORD, SMIME_PASSPHRASE
 
 # Deadline in seconds; emulated machines need about twenty times what KVM needs.
 CHANNEL_DEADLINE_S = 240.0
@@ -98,9 +98,11 @@ def keys_for(house: House, profile: Profile, passphrase: str | None) -> tuple[Ex
 
 
 def secrets_sent(profile: Profile) -> tuple[str, ...]:
-    """The kinds of secrets that a machine of this profile is sent, the key's passphrase last."""
-    own = (DAV_PASSWORD,) if profile.account.has_dav_password else ()
-    return (MAIL_PASSWORD, *own, KEY_PASSPHRASE)
+    """The kinds of secrets that a machine of this profile is sent."""
+    account = (DAV_PASSWORD,) if profile.account.has_dav_password else ()
+    key = () if held_on_host(profile) else (KEY_PASSPHRASE,)
+    certificate = (SMIME_PASSPHRASE,) if profile.smime else ()
+    return (MAIL_PASSWORD, *account, *key, *certificate)
 
 
 def secrets_of(house: House, profile: Profile, *kinds: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sandbox.lifecycle import kept, keycheck
+from sandbox.lifecycle import given, kept, keycheck
 from sandbox.lifecycle.close import close_locked
 from sandbox.lifecycle.desired import desired_state, held_on_host
 from sandbox.lifecycle.engine import Plan, Step, StoppedError, run, seconds_of
@@ -100,8 +100,15 @@ def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
         seen = observe(house, known)
         if is_usable(house, seen):
             house.host.guard_sleep()
+            outdated = given.is_outdated(house, profile)
+            if outdated:
+                house.progress.warn(
+                    f"{known} was changed since it was opened; what is new counts once it was "
+                    "closed and opened again."
+                )
             shown = not headless and _show(house, profile)
-            return Result("open", known, f"{known} is open.", {"already": True, "shown": shown})
+            facts = {"already": True, "shown": shown, "outdated": outdated}
+            return Result("open", known, f"{known} is open.", facts)
         outcome = _open(house, profile, seen)
         house.host.guard_sleep()
     if outcome.cold_reason:
@@ -254,13 +261,11 @@ class _Opening:
         start_warden(self._house, self._profile, up=self._image is None or self.outcome.warm)
 
     def _gather(self) -> None:
-        held = held_on_host(self._profile)
-        smime = (SMIME_PASSPHRASE,) if self._profile.smime else ()
-        sent = [each for each in secrets_sent(self._profile) if not held or each != KEY_PASSPHRASE]
-        self._secrets = secrets_of(self._house, self._profile, VOLUME_KEY, *sent, *smime)
+        sent = secrets_sent(self._profile)
+        self._secrets = secrets_of(self._house, self._profile, VOLUME_KEY, *sent)
         self._keys = keys_for(self._house, self._profile, self._secrets.get(KEY_PASSPHRASE))
         ring = self._house.profile_keyring(self._profile.name)
-        if smime:
+        if SMIME_PASSPHRASE in self._secrets:
             passphrase = self._secrets[SMIME_PASSPHRASE]
             self._smime = certificate_for(self._house, self._profile, passphrase)
         self._public = ring.public([each.fingerprint for each in self._profile.keys.correspondents])
@@ -299,6 +304,7 @@ class _Opening:
         self._report(result.warnings)
         if not result.ok:
             raise _guest_error(result.error)
+        given.keep(self._house, self._profile, given.digest(self._secrets))
         return {"warnings": [warning.code for warning in result.warnings]}
 
     def _report(self, warnings: Any) -> None:

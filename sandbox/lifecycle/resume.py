@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.lifecycle import kept
+from sandbox.lifecycle import given, kept
 from sandbox.lifecycle.beside import Work
 from sandbox.lifecycle.engine import Plan, Step
 from sandbox.lifecycle.house import House
@@ -23,7 +23,6 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import Image
 from sandbox.model.profile import Profile
 from sandbox.model.secrets import STATE_KEY, VOLUME_KEY
-from sandbox.model.suspended import secrets_digest
 from sandbox.state import files
 
 WAKE_DEADLINE_S = 240.0
@@ -70,6 +69,7 @@ class Resuming:
         self._keys: dict[str, str] = {}
         self._verified: list[Work] = []
         self._saved = ""
+        self._given = ""
 
     def effects(self) -> dict[str, Any]:
         return {
@@ -100,10 +100,10 @@ class Resuming:
     def _take_keys(self) -> None:
         house = self._house
         self._keys = secrets_of(house, self._profile, VOLUME_KEY, STATE_KEY)
+        sent = secrets_of(house, self._profile, *secrets_sent(self._profile))
+        self._given = given.digest({**sent, VOLUME_KEY: self._keys[VOLUME_KEY]})
         note = kept.note_of(house, self._name)
-        given = secrets_of(house, self._profile, *secrets_sent(self._profile))
-        digest = secrets_digest(self._keys[STATE_KEY].encode(), given)
-        if note is None or note.secrets != digest:
+        if note is None or note.secrets != self._given:
             raise _useless("a password or passphrase was changed")
         self._saved = note.saved
 
@@ -141,6 +141,7 @@ class Resuming:
             self._house.progress.warn(f"The machine says: {warning.message}")
         if not result.ok:
             raise _useless(result.error.message if result.error else "it says nothing")
+        given.keep(self._house, self._profile, self._given)
         return {"warnings": [warning.code for warning in result.warnings]}
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sandbox.lifecycle import kept
+from sandbox.lifecycle import given, kept
 from sandbox.lifecycle.close import ClosingSteps, close_locked
 from sandbox.lifecycle.engine import Plan, Step, run, seconds_of
 from sandbox.lifecycle.house import House, Result
@@ -15,8 +15,6 @@ from sandbox.lifecycle.machine import (
     CHANNEL_DEADLINE_S,
     is_usable,
     machine_spec,
-    secrets_of,
-    secrets_sent,
     start_warden,
 )
 from sandbox.lifecycle.observe import Observation, observe
@@ -24,7 +22,7 @@ from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineState
 from sandbox.model.profile import Profile
 from sandbox.model.secrets import STATE_KEY
-from sandbox.model.suspended import Note, secrets_digest
+from sandbox.model.suspended import Note
 
 PREPARE_DEADLINE_S = 90.0
 WAKE_DEADLINE_S = 240.0
@@ -165,13 +163,13 @@ class _Suspending:
         house.storage.end(paths.volume_socket(self._name))
         image = house.images.newest(self._profile.settings.client)
         spec = machine_spec(house, self._profile, image, house.host.hardware())
-        secrets = secrets_of(house, self._profile, *secrets_sent(self._profile))
+        had = given.noted(house, self._name)
         note = Note(
             profile_id=str(self._profile.id),
             time=time.time(),
             saved=house.storage.digest(paths.saved(self._name)),
-            secrets=secrets_digest(self._key, secrets),
-            fits=kept.fits(house, self._profile, spec, self._image),
+            secrets=had.pop("secrets", ""),
+            fits={**kept.fits(house, self._profile, spec, self._image), **had},
         )
         kept.keep(house, self._name, note)
         facts = house.volumes.look(paths.saved(self._name))

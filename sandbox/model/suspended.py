@@ -16,6 +16,7 @@ _DAY_S = 24 * 3600.0
 # In the order in which they are told.
 _CHANGED = {
     "profile": "its profile was changed",
+    "keys": "its keys were changed",
     "image": "there is a newer image",
     "machine": "the machine would be built in another way",
     "qemu": "QEMU was updated",
@@ -30,7 +31,7 @@ class Note:
     """A suspended machine; `saved` is its memory's digest, `fits` what must be as it was.
 
     `secrets` ties it to the secrets that it was given; nothing of them can be had from it without
-    the state's own key.
+    the volume's key.
     """
 
     profile_id: str
@@ -77,7 +78,7 @@ def profile_digest(profile: Profile) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def secrets_digest(state_key: bytes, secrets: Mapping[str, str]) -> str:
-    """Tells whether a secret was changed; worthless to who does not have the state's key."""
+def secrets_digest(key: bytes, secrets: Mapping[str, str]) -> str:
+    """Tells whether a secret was changed; worthless to who does not have the key."""
     text = json.dumps(dict(secrets), sort_keys=True).encode()
-    return hmac.new(state_key, text, hashlib.sha256).hexdigest()
+    return hmac.new(key, text, hashlib.sha256).hexdigest()

@@ -113,6 +113,16 @@ def remove(path: Path) -> None:
             sync_folder(path.parent)
 
 
+def stamp(path: Path) -> str:
+    """Tells whether a file was changed: its size (bytes) and when that was (ns)."""
+    with readable_errors(path):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
 def remove_pipe(path: Path) -> None:
     """Remove a named pipe; who waits in open(2) for its other end finds it, and goes on.
 

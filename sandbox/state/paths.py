@@ -101,6 +101,10 @@ class Paths:
     def gnupg(self, name: str) -> Path:
         return self.keys / name
 
+    def public_ring(self, name: str) -> Path:
+        """GnuPG's file of public keys; every change of a key is one of this file."""
+        return self.gnupg(name) / "pubring.kbx"
+
     def smime(self, name: str) -> Path:
         """The folder of a profile's S/MIME certificate."""
         return self.data / "smime" / name
@@ -192,6 +196,10 @@ class Paths:
     def saved_file(self, name: str) -> Path:
         """Where libvirt writes and reads a machine's memory: a window into `saved`."""
         return self.machine(name) / "saved"
+
+    def given(self, name: str) -> Path:
+        """What the open machine was given."""
+        return self.machine(name) / "given.json"
 
     def console_log(self, name: str) -> Path:
         return self.machine(name) / "console.log"

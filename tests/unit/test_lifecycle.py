@@ -263,7 +263,7 @@ class TestOpen:
     def test_open_again_is_show_again(self, opened: House, world: World) -> None:
         world.labels.clear()
         result = open_mailbox(opened, NAME.upper(), headless=False)
-        assert result.facts == {"already": True, "shown": True}
+        assert result.facts == {"already": True, "shown": True, "outdated": False}
         assert not any("start" in label or "provision" in label for label in world.labels)
 
     def test_a_blank_volume_is_said_to_be_blank_only_once(

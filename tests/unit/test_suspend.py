@@ -26,6 +26,7 @@ from sandbox.model.errors import MailboxError
 from sandbox.model.profile import Machine
 from sandbox.model.secrets import MAIL_PASSWORD, STATE_KEY, VOLUME_KEY
 from sandbox.model.suspended import Note, misfit, read_note, secrets_digest
+from sandbox.state import files
 from tests.unit.fakes import NAME, SETTINGS, World, mails, make_wish
 
 FITS = {"profile": "p", "image": "i", "machine": "m", "qemu": "q", "libvirt": "l"}
@@ -110,6 +111,14 @@ def spoil_password(house: House, world: World) -> None:
     house.vault.put(house.records.load(NAME).id, MAIL_PASSWORD, "another")
 
 
+def spoil_keys(house: House, world: World) -> None:
+    files.replace(house.paths.public_ring(NAME), b"another expiry")
+
+
+def spoil_given(house: House, world: World) -> None:
+    house.paths.given(NAME).write_text('{"profile": 5}')
+
+
 def spoil_volume(house: House, world: World) -> None:
     with house.paths.volume(NAME).open("ab") as file:
         file.write(bytes(512))
@@ -153,7 +162,7 @@ def break_waking(house: House, world: World) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        *(spoil_profile, spoil_password, spoil_volume, spoil_memory, spoil_note),
+        *(spoil_profile, spoil_password, spoil_keys, spoil_volume, spoil_memory, spoil_note),
         *(lose_key, lose_memory, lose_fuse, grow_old, break_restore, break_waking),
     ],
 )
@@ -170,6 +179,30 @@ def test_what_does_not_fit_is_opened_afresh_and_nothing_is_lost(
     if spoil is not lose_memory:
         assert any("afresh" in text for text in world.warned)
     assert suspended.journal(NAME).read().pending() is None
+
+
+@pytest.mark.parametrize("spoil", [spoil_profile, spoil_password, spoil_keys, spoil_given])
+def test_what_was_changed_while_it_was_open_is_not_hidden_by_a_suspend(
+    spoil: object, opened: House, world: World
+) -> None:
+    assert callable(spoil)
+    spoil(opened, world)
+    suspend(opened, NAME)
+    assert not open_mailbox(opened, NAME, headless=True).facts["resumed"]
+    suspend(opened, NAME)
+    assert open_mailbox(opened, NAME, headless=True).facts["resumed"]
+
+
+@pytest.mark.parametrize("spoil", [spoil_profile, spoil_keys])
+def test_an_open_one_says_that_it_was_changed(spoil: object, opened: House, world: World) -> None:
+    assert not open_mailbox(opened, NAME, headless=True).facts["outdated"]
+    assert callable(spoil)
+    spoil(opened, world)
+    assert open_mailbox(opened, NAME, headless=True).facts["outdated"]
+    assert any("closed and opened again" in text for text in world.warned)
+    close(opened, NAME)
+    open_mailbox(opened, NAME, headless=True)
+    assert not open_mailbox(opened, NAME, headless=True).facts["outdated"]
 
 
 def test_a_machine_whose_memory_is_still_kept_never_goes_on(suspended: House, world: World) -> None:
