@@ -37,6 +37,10 @@ COMMANDS = {
         "commands",
         "Edit a mailbox's profile in $EDITOR; the old one stays when the new one is not valid.",
     ),
+    "password": (
+        "changing",
+        "Change a mailbox's mail password once the servers take it, in its mail client, too.",
+    ),
     "keys": (
         "own_key_commands",
         "Look after a mailbox's OpenPGP keys: its own and its correspondents'.",

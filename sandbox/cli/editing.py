@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from sandbox.cli.passwords import take_dav_password
 from sandbox.host import process
 from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.password import change, no_own_password
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.profile import Profile
 from sandbox.model.secrets import DAV_PASSWORD
@@ -54,19 +56,12 @@ def edit_profile(house: House, name: str) -> Result:
 
 
 def _set_dav_password(house: House, name: str, password: Callable[[], str]) -> Result:
-    """Store the password of those calendars and address books that have one of their own."""
-    known = house.records.find(name) or house.records.load(name).name
-    with house.locked(known, "edit"):
-        profile = house.records.load(known)
-        if not profile.account.has_dav_password:
-            raise InvalidInputError(
-                f"The profile {known}",
-                ['account: no calendar and no address book says password = "own"'],
-                meaning="no password was stored",
-            )
-        house.vault.put(profile.id, DAV_PASSWORD, password())
-    summary = f"{known} has the password; it takes effect at the next open."
-    return Result("edit", known, summary, {"changed": True})
+    """As `mailbox password`, without asking the servers."""
+    profile = house.records.load(name)
+    if not profile.account.has_dav_password:
+        raise no_own_password(profile.name)
+    done = change(house, profile.name, {DAV_PASSWORD: password()}, check=False)
+    return replace(done, verb="edit", facts={"changed": bool(done.facts["changed"])})
 
 
 def _give_dav_password(house: House, before: Profile | None, after: Profile) -> None:
@@ -81,7 +76,7 @@ def _give_dav_password(house: House, before: Profile | None, after: Profile) -> 
         return
     house.progress.warn(
         "The keyring has no password for calendars and address books yet; give it with "
-        f"`mailbox edit {after.name} --dav-password-stdin` before the next open."
+        f"`mailbox password {after.name} --dav-password-stdin` before the next open."
     )
 
 

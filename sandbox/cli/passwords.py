@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from sandbox.model import secrets
 from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 
 if TYPE_CHECKING:
@@ -70,6 +71,25 @@ def dav_password_source(from_stdin: bool, descriptor: int | None) -> Callable[[A
         return _prompted("Password of calendars and address books (nothing: the mail's)", "")
 
     return take
+
+
+def take_changed(
+    account: Account, from_stdin: bool, dav_from_stdin: bool, descriptor: int | None
+) -> dict[str, str]:
+    """The passwords to change, by their kind: those that were said, else the mail's is asked for.
+
+    On a terminal the calendars' own is asked for after it; an empty answer leaves it as it is.
+    """
+    dav_given = dav_from_stdin or descriptor is not None
+    given = {}
+    if from_stdin or not dav_given:
+        given[secrets.MAIL_PASSWORD] = take_password(from_stdin)
+    if dav_given:
+        given[secrets.DAV_PASSWORD] = take_dav_password(dav_from_stdin, descriptor)
+    elif account.has_dav_password and not from_stdin:
+        question = "Password of calendars and address books (nothing: as it is)"
+        given |= {secrets.DAV_PASSWORD: word} if (word := _prompted(question, "")) else {}
+    return given
 
 
 def first_line(source: BinaryIO) -> str:

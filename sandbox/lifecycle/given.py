@@ -43,6 +43,18 @@ def is_outdated(house: House, profile: Profile) -> bool:
     return bool(before) and as_now(house, profile).items() - before.items() != set()
 
 
+def secret_changes(house: House, name: str) -> None:
+    """Before one is changed: from now on an open machine has an older one."""
+    before = noted(house, name)
+    if before:
+        files.replace(house.paths.given(name), json.dumps({**before, "secrets": ""}).encode())
+
+
+def has_old_secret(house: House, name: str) -> bool:
+    """Whether the open machine is still to be told of a changed secret."""
+    return noted(house, name).get("secrets") == ""
+
+
 def digest(secrets: Mapping[str, str]) -> str:
     """The digest of secrets by the volume's key, which is among them."""
     others = {kind: secret for kind, secret in secrets.items() if kind != VOLUME_KEY}

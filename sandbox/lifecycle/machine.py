@@ -133,6 +133,18 @@ def is_usable(house: House, seen: Observation, *, pending_allowed: bool = False)
     return bool(status.state == "ready") and (pending_allowed or seen.pending is None)
 
 
+def carries_all(house: House, profile: Profile) -> bool:
+    """Whether the warden carries just what the profile names: its servers, a key that is held."""
+    try:
+        status = house.wardens.find(house.paths.control_socket(profile.name)).status()
+    except MailboxError:
+        return False
+    carried = {(each.name if each.port else "", each.listen, each.port) for each in status.forwards}
+    wanted = {(each["name"], each["listen"], each["port"]) for each in forwards(profile)}
+    agent = agent_forward(profile, house.paths.agent_socket(profile.name))
+    return carried == wanted | ({("", agent["listen"], 0)} if agent else set())
+
+
 def with_console(house: House, name: str, error: MailboxError) -> MailboxError:
     """The error with the machine's last words; they are the guest's and may be anything."""
     try:

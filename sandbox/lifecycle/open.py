@@ -15,6 +15,7 @@ from sandbox.lifecycle.keys import warn_of_ends
 from sandbox.lifecycle.machine import (
     CHANNEL_DEADLINE_S,
     CUSTODY,
+    carries_all,
     hold_key,
     is_usable,
     keys_for,
@@ -98,7 +99,7 @@ def open_mailbox(house: House, name: str, *, headless: bool) -> Result:
         profile = house.records.load(known)
         refuse_kept(house, known, str(profile.id))
         seen = observe(house, known)
-        if is_usable(house, seen):
+        if is_usable(house, seen) and not given.has_old_secret(house, known):
             house.host.guard_sleep()
             outdated = given.is_outdated(house, profile)
             if outdated:
@@ -155,7 +156,8 @@ def _cleared(house: House, seen: Observation) -> Observation:
     doubled = seen.machine is not MachineState.CLOSED and seen.remains
     # What served its volume was killed, which is a power cut for its file system.
     unserved = seen.plugged and not seen.served
-    if orphaned or doubled or unserved or seen.machine is MachineState.UNKNOWN:
+    unfit = unserved or _cannot_follow(house, seen)
+    if orphaned or doubled or unfit or seen.machine is MachineState.UNKNOWN:
         close_locked(house, seen)
     elif seen.machine is MachineState.PAUSED:
         # QEMU pauses a machine whose writes find no space, and loses none of them.
@@ -164,6 +166,21 @@ def _cleared(house: House, seen: Observation) -> Observation:
     else:
         return seen
     return observe(house, seen.name)
+
+
+def _cannot_follow(house: House, seen: Observation) -> bool:
+    """Whether a machine that is to be told of a secret has the warden of an older profile."""
+    profile, running = seen.profile, seen.machine is MachineState.OPEN and seen.warden
+    if not running or profile is None or not given.has_old_secret(house, seen.name):
+        return False
+    return not carries_all(house, profile)
+
+
+def provision_again(house: House, profile: Profile, seen: Observation) -> None:
+    """Send a usable machine the desired state anew; raises what an open would."""
+    work = _Opening(house, profile, seen, None)
+    for step in ("gather", *(("custody",) if held_on_host(profile) else ()), "provision"):
+        work.effects()[step]()
 
 
 def _resumed(house: House, profile: Profile, image: Image) -> OpenOutcome | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
-from sandbox.lifecycle import images
+from sandbox.lifecycle import given, images
 from sandbox.lifecycle.close import is_closed, plan_close
 from sandbox.lifecycle.codes import look
 from sandbox.lifecycle.correspondents import plan_add
@@ -21,6 +21,8 @@ from sandbox.lifecycle.observe import Observation, observe, observe_all
 from sandbox.lifecycle.onboard import Wish, plan_onboard
 from sandbox.lifecycle.open import planned
 from sandbox.lifecycle.orphans import orphans
+from sandbox.lifecycle.password import look as look_at_passwords
+from sandbox.lifecycle.password import plan_password
 from sandbox.lifecycle.recover import Means, look_ahead
 from sandbox.lifecycle.resume import plan_resume
 from sandbox.lifecycle.retain import plan_retain, refuse_kept
@@ -58,7 +60,7 @@ def opening(house: House, name: str) -> Plan:
     if seen.pending:
         plan = planned(house, profile, _closed(seen), _image(house, seen))
         return _after_settling(house, known, plan)
-    if is_usable(house, seen):
+    if is_usable(house, seen) and not given.has_old_secret(house, known):
         return Plan("open", known, (Step("show", "Showing the window", "it is open already"),))
     if seen.machine is MachineState.CLOSED and seen.suspended:
         # Where it turns out not to fit any more, it is discarded and started afresh.
@@ -140,6 +142,13 @@ def changing_own_key(house: House, name: str, plan: Callable[[Profile], Plan]) -
     """What `keys generate|rotate|extend|revoke` would do; refused as it would be."""
     profile = house.records.load(find_name(house, name))
     return _after_settling(house, profile.name, plan(profile))
+
+
+def changing_password(house: House, name: str, words: Mapping[str, str]) -> Plan:
+    """What `password` would do; no server is tried."""
+    profile = house.records.load(find_name(house, name))
+    needs, _ = look_at_passwords(house, profile, words)
+    return _after_settling(house, profile.name, plan_password(profile.name, needs))
 
 
 def shredding(house: House, name: str, order: Order) -> Plan:

@@ -26,6 +26,7 @@ def settle(house: House, name: str) -> str:
     """Bring an unfinished verb to an end, under the caller's lock; returns what was done."""
     from sandbox.lifecycle.keychange import settle_change
     from sandbox.lifecycle.onboard import undo_onboard
+    from sandbox.lifecycle.password import settle_password
     from sandbox.lifecycle.retain import resume as resume_retention
     from sandbox.lifecycle.shred import shred_locked
     from sandbox.lifecycle.shredding import Order
@@ -50,6 +51,10 @@ def settle(house: House, name: str) -> str:
         return _settle_keyslots(house, name, pending)
     if pending.verb in _RING_VERBS:
         done = settle_change(house, name, pending.run)
+        _ended(house, name, pending.verb, pending.run)
+        return done
+    if pending.verb == "password":
+        done = settle_password(house, name)
         _ended(house, name, pending.verb, pending.run)
         return done
     if pending.verb in _PROFILE_VERBS:
@@ -130,7 +135,15 @@ def settle_name(house: House, name: str) -> str:
     """As `find_name`, after an unfinished verb other than open and close was settled."""
     known = find_name(house, name)
     pending = house.journal(known).recent().pending()
-    settled = ("onboard", "shred", "retain", *_KEYSLOT_VERBS, *_PROFILE_VERBS, *_RING_VERBS)
+    settled = (
+        "onboard",
+        "shred",
+        "retain",
+        "password",
+        *_KEYSLOT_VERBS,
+        *_PROFILE_VERBS,
+        *_RING_VERBS,
+    )
     if pending and pending.verb in settled:
         with house.locked(known, "repair"):
             settle(house, known)

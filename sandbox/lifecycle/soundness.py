@@ -11,7 +11,7 @@ from sandbox.lifecycle.observe import observe
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.machine import MachineState
 from sandbox.model.profile import Profile
-from sandbox.model.secrets import DAV_PASSWORD, VOLUME_KEY
+from sandbox.model.secrets import DAV_PASSWORD, MAIL_PASSWORD, VOLUME_KEY
 from sandbox.state.journal import History
 
 
@@ -65,11 +65,14 @@ def stored_key(house: House, name: str, profile_id: uuid.UUID) -> bytes:
 def item_missing(name: str, kind: str) -> MailboxError:
     """The error for a secret that the keyring does not have."""
     recovering = f"Restore the keyring, or `mailbox recover {name}` with the recovery code."
-    giving = f"Give it with `mailbox edit {name} --dav-password-stdin`."
+    giving = {
+        MAIL_PASSWORD: f"Give it with `mailbox password {name}`.",
+        DAV_PASSWORD: f"Give it with `mailbox password {name} --dav-password-stdin`.",
+    }
     return MailboxError(
         f"The keyring has no {kind} for {name}; the mail on its volume is untouched.",
         details="It is another keyring than the one of the onboarding, or the item was deleted.",
-        resolution=giving if kind == DAV_PASSWORD else recovering,
+        resolution=giving.get(kind, recovering),
         code="keyring-item-missing",
         exit_code=Exit.KEYRING,
     )

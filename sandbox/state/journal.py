@@ -35,6 +35,7 @@ _WEIGHT = (
     "close",
     "suspend",
     "open",
+    "password",
     "keys add",
     "keys remove",
     "keys smime",

@@ -102,6 +102,7 @@ class World:
         self.desired: list[Mapping[str, Any]] = []
         self.expiries: dict[str, int] = {}
         self.published: dict[str, bytes] = {}
+        self.passwords = {Password.MAIL: PASSWORD, Password.OWN: DAV_WORD}
         self.keys: dict[str, tuple[str, str]] = {
             OWN: ("anna@kunde.test", ""),
             BERT: ("b@p.test", ""),
@@ -380,6 +381,7 @@ class FakeMachines:
             assert served, "memory went to a plain file"
             machine = state["machines"][name]
             memory = {"name": name, "volume": machine["volume"], "mails": mails_of(machine)}
+            memory["password"] = machine["password"]
             state["memory"] = {**state.get("memory", {}), served: memory}
             end_machine(state, name)
 
@@ -390,7 +392,7 @@ class FakeMachines:
                 raise MailboxError("libvirt could not bring it back.", code="libvirt-error")
             volume = state["served"][str(volume_socket)]
             resumed = {"state": "paused", "volume": volume, "mails": memory["mails"]}
-            state["machines"][name] = resumed
+            state["machines"][name] = resumed | {"password": memory["password"]}
 
     def traits(self, spec: MachineSpec) -> dict[str, str]:
         return {"machine": f"{spec.memory} {spec.cpus}", "qemu": "7", "libvirt": "9", "cpu": "a"}
@@ -489,7 +491,11 @@ class FakeWarden:
 
     def status(self, timeout: float = 5.0) -> Any:
         with self._world.change("warden.status") as state:
-            return SimpleNamespace(state=self._me(state)["state"])
+            me = self._me(state)
+            forwards = [SimpleNamespace(**each) for each in me["config"]["forwards"]]
+            if agent := me["config"].get("agent"):
+                forwards.append(SimpleNamespace(name="gpg-agent", listen=agent["listen"], port=0))
+            return SimpleNamespace(state=me["state"], forwards=forwards)
 
     def wait_ready(self, deadline_s: float) -> Any:
         with self._world.change("warden.wait_ready") as state:
@@ -533,6 +539,8 @@ class FakeWarden:
                 return _failed("volume-missing", "no disk named volume")
             if not _use(Path(plugged), desired["volume"]["blank"]):
                 return _failed("volume-damaged", "no file system")
+            incoming = desired["account"]["incoming"]
+            state["machines"][me["machine"]]["password"] = incoming["password"]
         on_event(_event("phase", name="home"))
         if guest.error:
             return _failed(*guest.error)
@@ -699,7 +707,7 @@ class FakeImages:
 
 
 class FakeServers:
-    """Mail servers that accept one password."""
+    """Mail servers that accept the passwords of `World.passwords`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -708,7 +716,7 @@ class FakeServers:
         self, imap: Endpoint, smtp: Endpoint, login: str, password: str, ca_pem: str | None
     ) -> Any:
         with self._world.change("servers.check"):
-            if password != PASSWORD:
+            if password != self._world.passwords[Password.MAIL]:
                 raise MailboxError("Wrong password.", code="login-refused", exit_code=Exit.SERVER)
         return {"imap": str(imap), "smtp": str(smtp)}
 
@@ -717,7 +725,7 @@ class FakeServers:
     ) -> list[tuple[DavCollection, ...]]:
         """A place stands for one collection; what has a path is one itself."""
         with self._world.change("servers.collections"):
-            right = {Password.MAIL: PASSWORD, Password.OWN: DAV_WORD}
+            right = self._world.passwords
             if any(each.password != right[each.collection.password] for each in wanted):
                 raise MailboxError("Wrong password.", code="login-refused", exit_code=Exit.SERVER)
         return [

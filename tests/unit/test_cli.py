@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from sandbox.cli import (
     certificates,
+    changing,
     commands,
     correspondents,
     ending,
@@ -31,6 +32,7 @@ from sandbox.cli.app import cli
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.onboard import check_first, onboard
 from sandbox.lifecycle.open import open_mailbox
+from sandbox.model.dav import Password
 from sandbox.model.errors import Exit, MailboxError
 from tests.unit.fakes import DAV_WORD, NAME, PASSWORD, World, make_house, make_wish
 
@@ -43,7 +45,12 @@ COMMANDS = [
 ]
 ON_ONE_NAME = [
     *(("open",), ("close",), ("status",), ("show",), ("edit",), ("repair",), ("log",)),
-    *(("run", "--", "id"), ("screenshot", "file.png"), ("shred", "--yes")),
+    *(
+        ("password", "--password-stdin", "--offline"),
+        ("run", "--", "id"),
+        ("screenshot", "file.png"),
+        ("shred", "--yes"),
+    ),
 ]
 GOOD = (
     *("--address", "anna@kunde.test", "--imap", "imap.kunde.test", "--smtp", "smtp.kunde.test"),
@@ -62,6 +69,7 @@ def run(house: House, world: World, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     for module in (
         certificates,
+        changing,
         commands,
         correspondents,
         ending,
@@ -691,6 +699,48 @@ class TestEdit:
         (draft,) = self.drafts(onboarded)
         assert str(draft) in error["resolution"]
         assert onboarded.records.load(NAME) == before
+
+
+class TestPassword:
+    NEW = "the-next-s3cret"
+
+    def test_from_a_pipe(self, run: Run, opened: House, world: World) -> None:
+        world.passwords[Password.MAIL] = self.NEW
+        done = run("password", NAME, "--password-stdin", "--json", input=f"{self.NEW}\n")
+        assert done.exit_code == Exit.OK, done.output
+        facts = document(done)["facts"]
+        assert facts["changed"] == ["mail-password"] and facts["handed"]
+        assert self.NEW in world.state["vault"].values() and self.NEW not in done.output
+
+    def test_that_it_was_not_checked_is_said(self, run: Run, onboarded: House) -> None:
+        done = run("password", NAME, "--password-stdin", "--offline", input=f"{self.NEW}\n")
+        assert done.exit_code == Exit.OK and "not checked" in done.stderr
+
+    def test_one_that_is_refused(self, run: Run, onboarded: House, world: World) -> None:
+        done = run("password", NAME, "--password-stdin", "--json", input=f"{self.NEW}\n")
+        assert error_of(done)["code"] == "login-refused" and done.exit_code == Exit.SERVER
+        assert PASSWORD in world.state["vault"].values()
+
+    def test_a_dry_run_does_nothing(self, run: Run, opened: House, world: World) -> None:
+        before = world.state["vault"]
+        arguments = ("password", NAME, "--password-stdin", "--dry-run", "--json")
+        said = document(run(*arguments, input=f"{self.NEW}\n"))
+        assert [step["id"] for step in said["steps"]] == ["secret", "hand"]
+        assert world.state["vault"] == before
+
+    @pytest.mark.parametrize(
+        ("said", "given", "code"),
+        [
+            ((), "", "password-missing"),
+            (("--password-stdin",), "\n", "invalid-input"),
+            (("--dav-password-stdin",), "x\n", "invalid-input"),
+        ],
+    )
+    def test_what_cannot_be_stored(
+        self, run: Run, onboarded: House, said: tuple[str, ...], given: str, code: str
+    ) -> None:
+        done = run("password", NAME, *said, "--json", input=given)
+        assert error_of(done)["code"] == code and done.exit_code == Exit.USAGE
 
 
 class TestQuestions:

@@ -17,6 +17,7 @@ import click
 import pytest
 
 from sandbox.cli import (
+    changing,
     commands,
     correspondents,
     ending,
@@ -43,7 +44,7 @@ from tests.unit.fakes import NAME, SETTINGS, World, mails, make_house, make_wish
 
 LIFECYCLE = Path(__file__).parents[2] / "sandbox" / "lifecycle"
 _ = (commands, correspondents, ending, image_commands, key_commands, making, own_key_commands)
-_ = recovery_commands
+_ = (changing, recovery_commands)
 # Commands with a plan to show that are no plan of one mailbox; who kills them.
 KILLED_HERE = {"switch", "image warm", "repair"}
 # They have a journal of their own; tests/unit/test_images.py kills them.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.lifecycle import correspondents, keys, own_keys, smime
+from sandbox.lifecycle import correspondents, given, keys, own_keys, password, smime
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.keycheck import check_keys
@@ -31,12 +31,13 @@ from sandbox.model.custody import Custody, Where
 from sandbox.model.errors import MailboxError
 from sandbox.model.keydetails import NewKey
 from sandbox.model.machine import domain_name
-from sandbox.model.secrets import ITEMS, SMIME_PASSPHRASE, STATE_KEY, VOLUME_KEY
+from sandbox.model.secrets import ITEMS, MAIL_PASSWORD, SMIME_PASSPHRASE, STATE_KEY, VOLUME_KEY
 from sandbox.state import files
 from tests.unit.fakes import (
     BERT,
     EXIT_KILLED,
     NAME,
+    PASSWORD,
     SETTINGS,
     World,
     mails,
@@ -54,6 +55,7 @@ def _warm(house: House) -> None:
 
 
 HOST = replace(SETTINGS, custody=Custody(Where.HOST))
+NEW_WORD = "the-next-s3cret"
 NEW_KEY = offer("C" * 40, "c@p.test")
 
 
@@ -78,6 +80,7 @@ VERBS: dict[str, Verb] = {
     "shred": lambda house: shred(house, NAME),
     "suspend": lambda house: suspend(house, NAME),
     "repair": lambda house: repair(house, None),
+    "password": lambda house: password.change(house, NAME, {MAIL_PASSWORD: NEW_WORD}, check=False),
     "keys add": lambda house: correspondents.add(house, NAME, [NEW_KEY]),
     "keys remove": lambda house: keys.remove(house, NAME, BERT),
     "keys smime": lambda house: smime.take(house, NAME, CERTIFICATE),
@@ -114,6 +117,9 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "open with the key on the host": ("onboard host",),
     "close with the key on the host": ("onboard host", "open"),
     "open of one whose memory fits no more": ("onboard", "open", "suspend", "age"),
+    "password": ("onboard",),
+    "password of an open one": ("onboard", "open"),
+    "password of a suspended one": ("onboard", "open", "suspend"),
     "keys add": ("onboard",),
     "keys add of an open one": ("onboard", "open"),
     "keys remove of an open one": ("onboard", "open"),
@@ -131,7 +137,17 @@ BEFORE: dict[str, tuple[str, ...]] = {
 }
 ABOUT_KEYS = tuple(verb for verb in VERBS if verb.startswith("keys"))
 # The longer name first: each is looked for in the name of a scene.
-KILLED = ("onboard", "open", "close", "suspend", "shred", "retain", "no keys smime", *ABOUT_KEYS)
+KILLED = (
+    "onboard",
+    "open",
+    "close",
+    "suspend",
+    "shred",
+    "retain",
+    "password",
+    "no keys smime",
+    *ABOUT_KEYS,
+)
 
 
 @dataclass(frozen=True)
@@ -183,7 +199,11 @@ def test_every_step_is_among_the_moments(
     verb = _verb(scene).removeprefix("no ")
     steps = [label for label in labels if label.startswith(f"after journal {verb} step")]
     results = [label for label in labels if label.startswith(f"before journal {verb} done")]
-    assert len(steps) == len(results) >= (1 if verb in ("keys remove", "keys check") else 2)
+    assert (
+        len(steps)
+        == len(results)
+        >= (1 if verb in ("password", "keys remove", "keys check") else 2)
+    )
 
 
 def test_a_repair_killed_anywhere_converges_too(
@@ -229,7 +249,7 @@ def _kill_and_go_on(
     if scene == "retain" and house.paths.retention(NAME).exists():
         assert observe(house, NAME).state == "retained" and mails(volume) >= had, where
         return
-    if following == "repair" and scene.startswith("keys"):
+    if following == "repair" and scene.startswith(("keys", "password")):
         assert list(world.state["machines"]) == ran, where
     if following == "shred":
         assert not exists, where
@@ -241,6 +261,7 @@ def _kill_and_go_on(
         assert not world.state["machines"], where
     if following == "open" and exists:
         assert open_mailbox(make_house(world), NAME, headless=True).facts["already"], where
+        assert not given.has_old_secret(house, NAME), where
 
 
 def _verb(scene: str) -> str:
@@ -378,6 +399,10 @@ def _assert_whole(house: House, state: dict[str, dict[str, str]], where: str) ->
     else:
         assert not house.paths.smime(NAME).exists(), where
     assert set(state["vault"]) == {f"{profile.id}/{kind}" for kind in kinds}, where
+    word = state["vault"][f"{profile.id}/{MAIL_PASSWORD}"]
+    assert word in (PASSWORD, NEW_WORD), where
+    told = {machine.get("password") for machine in state["machines"].values()}
+    assert told <= {word} or given.has_old_secret(house, NAME), where
     assert opens(house.paths.volume(NAME), state["vault"][f"{profile.id}/{VOLUME_KEY}"].encode())
     has_mail = mails(house.paths.volume(NAME)) > 0
     assert has_mail or house.paths.blank(NAME).exists(), where
