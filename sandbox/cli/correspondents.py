@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from sandbox.cli.app import NAME
+from sandbox.cli.checker import Checker
 from sandbox.cli.compose import compose
 from sandbox.cli.key_commands import on_keys
 from sandbox.cli.onboarding import read_file
@@ -55,7 +56,9 @@ class Consent:
         metavar="MESSAGE-ID",
         help="Take the key of a mail on the customer's server (repeatable).",
     ),
-    click.option("--all", "every", is_flag=True, help="Accept every usable key of a file."),
+    click.option(
+        "--all", "every", is_flag=True, help="Leave out keys of a file that cannot be used."
+    ),
     click.option(
         "--fingerprint",
         "fingerprints",
@@ -106,7 +109,7 @@ def add(
     known = house.records.load(name).name
     consent = Consent(tuple(_fingerprint(each) for each in fingerprints), every, yes)
     asked = Asked(keys, mails, keyserver, _way(ca, detours))
-    offers = _chosen(printer, _found(house, known, asked), consent)
+    offers = _chosen(printer, _found(house, known, asked, consent), consent)
     if dry_run:
         from sandbox.lifecycle import preview
 
@@ -132,17 +135,38 @@ def _way(ca: str | None, detours: Sequence[str]) -> Way:
     return Way(content.decode(errors="replace") if content is not None else None, places)
 
 
-def _found(house: House, name: str, asked: Asked) -> list[Offered]:
+def _found(house: House, name: str, asked: Asked, consent: Consent) -> list[Offered]:
     """What all that was named offers; your GnuPG is asked once for all fingerprints."""
     from sandbox.lifecycle import correspondents
 
     if not (asked.keys or asked.mails):
         raise click.UsageError("Name a KEY: a fingerprint, an address or a file.")
+    _refuse_unknown(asked.keys)
     prints = [] if asked.keyserver else [each for each in asked.keys if _is_fingerprint(each)]
     sources = correspondents.from_user(house, [parse_fingerprint(each) for each in prints])
     sources += [_source(house, each, asked) for each in asked.keys if each not in prints]
     sources += [correspondents.from_mail_on_server(house, name, each) for each in asked.mails]
-    return correspondents.look_into(house, sources)
+    partly = consent.fingerprints or consent.every or consent.yes
+    return correspondents.look_into(house, sources, whole=not partly)
+
+
+def _refuse_unknown(keys: Sequence[str]) -> None:
+    """Say of every KEY that is none, before anybody is asked for one.
+
+    Raises:
+        InvalidInputError: naming each.
+    """
+    checker = Checker()
+    for key in keys:
+        if key == "-" or _is_fingerprint(key):
+            continue
+        if Path(key).expanduser().exists():
+            checker.read("KEY", key)
+        elif "@" not in key or address_problem(key):
+            problem = f"{key!r} is no full fingerprint, no mail address, and no file"
+            checker.problems.append(f"KEY: {problem}")
+    if checker.problems:
+        raise InvalidInputError("The input", checker.problems)
 
 
 def _source(house: House, key: str, asked: Asked) -> Source:
@@ -155,12 +179,9 @@ def _source(house: House, key: str, asked: Asked) -> Source:
         return _content("Standard input", sys.stdin.buffer.read(_LONGEST_INPUT))
     if Path(key).expanduser().exists():
         return _content(Path(key).name, read_file("KEY", key) or b"")
-    if "@" in key and address_problem(key) is None:
-        if asked.keyserver:
-            return correspondents.from_server(house, asked.keyserver, key, asked.way)
-        return correspondents.from_domain(house, key, asked.way)
-    problem = f"KEY: {key!r} is no full fingerprint, no mail address, and no file"
-    raise InvalidInputError("The input", [problem])
+    if asked.keyserver:
+        return correspondents.from_server(house, asked.keyserver, key, asked.way)
+    return correspondents.from_domain(house, key, asked.way)
 
 
 def _content(shown: str, content: bytes) -> Source:
@@ -202,9 +223,11 @@ def _agree(printer: Printer, found: Offered, consent: Consent) -> None:
     """
     for problem in found.problems:
         printer.warn(f"{found.source.shown}: {problem}; it is left out.")
-    if consent.fingerprints or consent.yes or (found.source.trusted and consent.every):
+    if found.source.trusted:
+        if len(found.offers) > 1:
+            _show(printer, found)
         return
-    if found.source.trusted and len(found.offers) == 1 and not found.problems:
+    if consent.fingerprints or consent.yes:
         return
     can_ask = _can_ask(printer)
     if len(found.offers) > 1 and (found.source.address or not can_ask):
@@ -218,13 +241,18 @@ def _can_ask(printer: Printer) -> bool:
 
 
 def _asked(printer: Printer, found: Offered) -> bool:
+    _show(printer, found)
+    printer.note("Compare the fingerprint with the correspondent by another way than mail.")
+    many = f"these {len(found.offers)} keys" if len(found.offers) > 1 else "this key"
+    return bool(click.confirm(f"Accept {many}?", default=False, err=True))
+
+
+def _show(printer: Printer, found: Offered) -> None:
+    """Each key with its fingerprint."""
     printer.note(f"{found.source.shown}:")
     for row in _rows(found.offers):
         printer.note(f"  {_grouped(row['fingerprint'])}")
         printer.note(f"      {row['user_id']}")
-    printer.note("Compare the fingerprint with the correspondent by another way than mail.")
-    many = f"these {len(found.offers)} keys" if len(found.offers) > 1 else "this key"
-    return bool(click.confirm(f"Accept {many}?", default=False, err=True))
 
 
 def _rows(offers: Sequence[Offer]) -> list[dict[str, str]]:

@@ -61,3 +61,6 @@ def onboard(
     with printer.working():
         result = onboard_mailbox(house, wish)
     printer.result(result)
+    if not printer.as_json:
+        for each in house.records.load(result.name).keys.correspondents:
+            printer.note(f"It accepts {each.fingerprint} of {', '.join(each.addresses)}.")

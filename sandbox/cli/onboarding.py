@@ -19,6 +19,7 @@ from sandbox.model.account import Account, opened_by_own
 from sandbox.model.custody import HeldBy, Where
 from sandbox.model.endpoints import parse_server
 from sandbox.model.errors import InvalidInputError, MailboxError
+from sandbox.model.offers import Source
 from sandbox.model.profile import Settings, client_problem
 
 
@@ -165,13 +166,14 @@ def _key(checker: Checker, answers: Answers, ask: Callable[[str], str]) -> KeyCh
     )
 
 
-def _correspondent(checker: Checker, said: str) -> str | bytes | None:
+def _correspondent(checker: Checker, said: str) -> str | Source | None:
     try:
         return names.parse_fingerprint(said)
     except ValueError:
         pass
     if Path(said).expanduser().exists():
-        return checker.read("--correspondent", said)
+        content = checker.read("--correspondent", said)
+        return Source(Path(said).name, content or b"", trusted=True)
     checker.problems.append(f"--correspondent: {said!r} is neither a fingerprint nor a file")
     return None
 

@@ -63,7 +63,7 @@ ACCOUNT = (
         "correspondents",
         multiple=True,
         metavar="FINGERPRINT|FILE",
-        help="Accept this correspondent's key (repeatable).",
+        help="Accept this correspondent's key, or all keys of a file (repeatable).",
     ),
     click.option(
         "--caldav",

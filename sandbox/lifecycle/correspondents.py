@@ -12,20 +12,22 @@ from sandbox.lifecycle.keys import WRITE, changed
 from sandbox.lifecycle.machine import secrets_of
 from sandbox.lifecycle.settle import settle
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.offers import Offer, Offered, Source, Way, offered, without_own
+from sandbox.model.offers import Offer, Offered, Source, Way, offered, refuse_unusable, without_own
 from sandbox.model.openpgp import Correspondent
 from sandbox.model.profile import Profile
 from sandbox.model.secrets import MAIL_PASSWORD
 
 
-def look_into(house: House, sources: Sequence[Source]) -> list[Offered]:
-    """What the sources offer, before anything is kept.
+def look_into(house: House, sources: Sequence[Source], *, whole: bool = False) -> list[Offered]:
+    """What the sources offer, before anything is kept; `whole`: all that is in a file.
 
     Raises:
-        MailboxError: `key-unusable` when one of them has nothing usable.
+        MailboxError: `key-unusable`, with all that is wrong with any of them.
     """
     readings = house.key_reader.read([each.content for each in sources])
-    return [offered(source, reading) for source, reading in zip(sources, readings, strict=True)]
+    found = [offered(source, reading) for source, reading in zip(sources, readings, strict=True)]
+    refuse_unusable(found, whole=whole)
+    return found
 
 
 def from_user(house: House, fingerprints: Sequence[str]) -> list[Source]:

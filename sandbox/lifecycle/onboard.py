@@ -22,7 +22,7 @@ from sandbox.model.errors import Exit, InvalidInputError, MailboxError
 from sandbox.model.keydetails import NewKey
 from sandbox.model.keys import day_of
 from sandbox.model.names import COLOURS, name_problem
-from sandbox.model.offers import Source, only_one, without_own
+from sandbox.model.offers import Offer, Source, without_own
 from sandbox.model.openpgp import Correspondent, Keys
 from sandbox.model.profile import Profile, Settings
 from sandbox.model.recovery import CODE_SLOT, new_code
@@ -60,7 +60,7 @@ class Wish:
     # Of calendars and address books that have another one than the mail.
     dav_password: str = field(default="", repr=False)
     key: KeyChoice = field(default_factory=KeyChoice)
-    correspondents: tuple[str | bytes, ...] = field(default=(), repr=False)
+    correspondents: tuple[str | Source, ...] = field(default=(), repr=False)
     # How those of them were accepted that an older profile has.
     accepted: tuple[Correspondent, ...] = ()
     colour: str = ""
@@ -99,9 +99,10 @@ def onboard(house: House, wish: Wish) -> Result:
         _refuse_existing(house, wish)
         house.vault.check()
         wish = _with_size(house, wish)
+        offers = _offers(house, wish)
         wish, checked = _check_servers(house, wish)
         draft = _draft(house, wish)
-        work = _Onboarding(house, wish, draft)
+        work = _Onboarding(house, wish, draft, offers)
         timings = run(
             plan_onboard(wish, draft.id),
             work.effects(),
@@ -208,6 +209,14 @@ def _check_servers(house: House, wish: Wish) -> tuple[Wish, Any]:
     return replace(wish, account=account), checked
 
 
+def _offers(house: House, wish: Wish) -> tuple[Offer, ...]:
+    """The correspondents' keys, read and judged before anything is written."""
+    named = [each for each in wish.correspondents if isinstance(each, str)]
+    files = [each for each in wish.correspondents if isinstance(each, Source)]
+    found = look_into(house, [*from_user(house, named), *files], whole=True)
+    return tuple(offer for each in found for offer in each.offers)
+
+
 def _draft(house: House, wish: Wish) -> Profile:
     return Profile(
         id=uuid.uuid4(),
@@ -235,10 +244,11 @@ def _free_colour(house: House) -> str:
 class _Onboarding:
     """The effects of one onboarding; `profile` gathers what is learnt on the way."""
 
-    def __init__(self, house: House, wish: Wish, draft: Profile) -> None:
+    def __init__(self, house: House, wish: Wish, draft: Profile, offers: tuple[Offer, ...]) -> None:
         self.profile = draft
         self._house = house
         self._wish = wish
+        self._offers = offers
         self._volume_key = house.vault.new_key()
         self._passphrase = house.vault.new_key().decode()
         self._code = new_code()
@@ -303,15 +313,10 @@ class _Onboarding:
         return str(key.fingerprint)
 
     def _take_correspondents(self, ring: Any, own: str | None) -> tuple[Correspondent, ...]:
-        named = [each for each in self._wish.correspondents if isinstance(each, str)]
-        contents = [each for each in self._wish.correspondents if isinstance(each, bytes)]
-        given = [Source("The correspondent's file", each, trusted=True) for each in contents]
-        found = look_into(self._house, [*from_user(self._house, named), *given])
-        offers = [only_one(each) for each in found]
-        without_own(offers, own)
-        ring.add_correspondents([each.public for each in offers])
+        without_own(self._offers, own)
+        ring.add_correspondents([each.public for each in self._offers])
         before = {each.fingerprint: each for each in self._wish.accepted}
-        return tuple(before.get(each.fingerprint, each) for each in with_accepted((), offers))
+        return tuple(before.get(each.fingerprint, each) for each in with_accepted((), self._offers))
 
     def _make_volume(self) -> dict[str, Any]:
         path = self._house.paths.volume(self._wish.name)

@@ -48,6 +48,11 @@ class Source:
     fingerprint: str = ""
     trusted: bool = False
 
+    @property
+    def is_file(self) -> bool:
+        """Whether all that is in it is meant."""
+        return self.trusted and not (self.address or self.fingerprint)
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -79,11 +84,7 @@ class Offered:
 
 
 def offered(source: Source, reading: Reading) -> Offered:
-    """Tell usable keys from others.
-
-    Raises:
-        MailboxError: `key-unusable` when there is no usable one, with every reason.
-    """
+    """Tell usable keys from others; there may be none."""
     reasons = {each.key.fingerprint: offer_problem(each.key, source) for each in reading.keys}
     problems = [f"{print_} {reason}" for print_, reason in reasons.items() if reason]
     problems += reading.problems
@@ -92,8 +93,8 @@ def offered(source: Source, reading: Reading) -> Offered:
         for each in reading.keys
         if not reasons[each.key.fingerprint]
     )
-    if not usable:
-        raise _nothing_usable(source, problems)
+    if not (usable or problems):
+        problems = ["holds no OpenPGP key"]
     return Offered(source, usable, tuple(problems))
 
 
@@ -107,12 +108,22 @@ def offer_problem(key: Key, source: Source) -> str | None:
     return key_problem(key, own=False)
 
 
-def _nothing_usable(source: Source, problems: list[str]) -> MailboxError:
-    first, *more = problems or ["holds no OpenPGP key"]
-    return MailboxError(
-        f"{source.shown}: {first}; nothing was accepted.",
+def refuse_unusable(found: Sequence[Offered], *, whole: bool = False) -> None:
+    """Refuse sources without a usable key; with `whole`, files of which one key is unusable.
+
+    Raises:
+        MailboxError: `key-unusable`, with every reason of every one of them.
+    """
+    bad = [each for each in found if not each.offers or (whole and each.source.is_file)]
+    first, *more = [f"{each.source.shown}: {p}" for each in bad for p in each.problems] or [""]
+    if not first:
+        return
+    leave = " `mailbox keys add --all` takes those that can be used, without the others."
+    raise MailboxError(
+        f"{first}; nothing was accepted.",
         details="\n".join(more),
-        resolution="Ask the correspondent for a key that can be used.",
+        resolution="Ask the correspondent for a key that can be used."
+        + (leave if any(each.offers for each in found) else ""),
         code="key-unusable",
         exit_code=Exit.KEYS,
     )
@@ -132,17 +143,6 @@ def without_own(offers: Sequence[Offer], own: str | None) -> None:
         )
 
 
-def only_one(found: Offered) -> Offer:
-    """The one key that a source was to have.
-
-    Raises:
-        MailboxError: `several-keys`.
-    """
-    if len(found.offers) > 1 or (found.problems and not found.source.address):
-        raise several(found)
-    return found.offers[0]
-
-
 def several(found: Offered) -> MailboxError:
     """The error of a source with more keys than were meant."""
     usable = [f"{each.key.fingerprint} {one_uid(each.key)}" for each in found.offers]
@@ -150,8 +150,7 @@ def several(found: Offered) -> MailboxError:
     return MailboxError(
         f"{found.source.shown} holds {count} keys; nothing was accepted.",
         details="\n".join((*usable, *found.problems)),
-        resolution="Say with --fingerprint which you mean, or --all for all that can be used; "
-        "`mailbox keys add` takes both.",
+        resolution="Say with --fingerprint which you mean, or --yes for all that can be used.",
         code="several-keys",
         exit_code=Exit.KEYS,
     )

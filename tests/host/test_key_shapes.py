@@ -20,7 +20,7 @@ from sandbox.host.keyreader import KeyReader
 from sandbox.host.own_keys import OwnKeyring
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keydetails import Details
-from sandbox.model.offers import Source, offered
+from sandbox.model.offers import Source, offered, refuse_unusable
 from tests.host.conftest import need
 from tests.host.test_gnupg import NEW, Home, never, revoke
 
@@ -276,7 +276,7 @@ def test_as_a_correspondents(shape: Shape, home: Home, mailbox: Mailbox) -> None
     (reading,) = KeyReader(mailbox.folder.parent / "run").read([key.public])
     if shape.correspondent:
         with pytest.raises(MailboxError) as caught:
-            offered(source, reading)
+            refuse_unusable([offered(source, reading)])
         said = f"{caught.value.brief} {caught.value.details}"
         assert caught.value.code == "key-unusable" and shape.correspondent in said
         return

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ import pytest
 from sandbox.host import process
 from sandbox.host.gnupg import ProfileKeyring, UserKeyring
 from sandbox.host.keyreader import KeyReader
+from sandbox.lifecycle.house import House
+from sandbox.lifecycle.onboard import KeyChoice, onboard
 from sandbox.model.errors import MailboxError
-from sandbox.model.offers import Offer, Source, offered, only_one
+from sandbox.model.offers import Offer, Source, offered, refuse_unusable
 from tests.host.conftest import need
 from tests.host.test_gnupg import Home, revoke
+from tests.unit.fakes import NAME, World, make_house, make_wish
 
 BERT = "bert@partner.test"
 
@@ -27,6 +31,16 @@ def home() -> Iterator[Home]:
     made = Home()
     yield made
     made.end()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def house(world: World) -> House:
+    return make_house(world)
 
 
 @pytest.fixture
@@ -50,13 +64,16 @@ def public(home: Home, *fingerprints: str) -> bytes:
 
 def look(reader: KeyReader, content: bytes, address: str = "") -> Offer:
     (reading,) = reader.read([content])
-    return only_one(offered(Source("the file", content, address), reading))
+    found = offered(Source("the file", content, address, trusted=not address), reading)
+    refuse_unusable([found], whole=True)
+    (offer,) = found.offers
+    return offer
 
 
 def refused(reader: KeyReader, content: bytes, address: str = "") -> str:
     with pytest.raises(MailboxError) as caught:
         look(reader, content, address)
-    assert caught.value.code in ("key-unusable", "several-keys")
+    assert caught.value.code == "key-unusable"
     return f"{caught.value.brief} {caught.value.details}"
 
 
@@ -83,7 +100,43 @@ def test_several_keys_of_several_files_are_told_apart(
     prints = [[each.key.fingerprint for each in reading.keys] for reading in readings]
     assert prints == [[first], sorted([second, third], key=prints_in(contents[1])), []]
     assert readings[2].problems
-    assert "2 keys" in refused(reader, contents[1])
+
+
+def test_a_file_of_several_is_onboarded_with_each_of_them(
+    home: Home, house: House, world: World, reader: KeyReader, user_prints: list[str]
+) -> None:
+    """The reader and the key ring are GnuPG's; the rest of the house is not asked here."""
+    folder = Path(tempfile.mkdtemp(prefix="gpg-"))
+    files = [Source("all.asc", public(home, *user_prints), trusted=True)]
+    real = replace(house, key_reader=reader, profile_keyring=lambda _: ProfileKeyring(folder / "r"))
+    try:
+        onboard(real, make_wish(key=KeyChoice(), correspondents=tuple(files)))
+        known = real.records.load(NAME).keys.correspondents
+        assert {each.fingerprint: each.addresses for each in known} == {
+            each: (f"{number}@partner.test",) for number, each in enumerate(user_prints)
+        }
+        assert set(ProfileKeyring(folder / "r").public(user_prints)) == set(user_prints)
+    finally:
+        ProfileKeyring(folder / "r").destroy()
+        shutil.rmtree(folder)
+
+
+def test_all_that_is_wrong_with_all_files_is_said_at_once(
+    home: Home, house: House, world: World, reader: KeyReader, user_prints: list[str]
+) -> None:
+    good, first, second = user_prints
+    for each in (first, second):
+        revoke(home, each)
+    contents = {"a.asc": public(home, good, first), "b.asc": public(home, second), "c.asc": b"-"}
+    files = tuple(Source(name, content, trusted=True) for name, content in contents.items())
+    real = replace(house, key_reader=reader)
+    with pytest.raises(MailboxError) as caught:
+        onboard(real, make_wish(correspondents=files))
+    said = f"{caught.value.brief} {caught.value.details}"
+    assert caught.value.code == "key-unusable" and good not in said
+    assert f"a.asc: {first} is revoked" in said and f"b.asc: {second} is revoked" in said
+    assert "c.asc: " in said
+    assert world.state["vault"] == {} and not house.records.names()
 
 
 def prints_in(content: bytes):  # type: ignore[no-untyped-def]

@@ -21,7 +21,7 @@ from sandbox.lifecycle import correspondents
 from sandbox.model.endpoints import Endpoint, Security
 from sandbox.model.errors import InvalidInputError, MailboxError
 from sandbox.model.mailkeys import keys_of_mail
-from sandbox.model.offers import Way, offered, only_one
+from sandbox.model.offers import Way, offered
 from sandbox.model.packets import read_keys
 from sandbox.model.wkd import hashed
 from tests.host.test_mailcheck import Script, certificate, listening
@@ -183,7 +183,7 @@ def test_a_published_key_is_offered_for_its_address(tmp_path: Path, bert: Person
         place, content = keysources.web_key(CORRESPONDENT, way)
     source = correspondents.Source(place, content, address=CORRESPONDENT)
     (reading,) = KeyReader(tmp_path / "run").read([content])
-    offer = only_one(offered(source, reading))
+    (offer,) = offered(source, reading).offers
     assert offer.accepted().fingerprint == bert.fingerprint
     assert offer.accepted().addresses == (CORRESPONDENT,)
 

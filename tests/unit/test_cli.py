@@ -151,6 +151,17 @@ class TestOnboard:
         assert PASSWORD in world.state["vault"].values()
         assert house.records.load(NAME).account.login == "anna@kunde.test"
 
+    def test_all_keys_of_a_file_are_accepted_and_shown(
+        self, run: Run, house: House, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "all.asc"
+        file.write_text(f"public {'C' * 40} c@p.test\npublic {'D' * 40} d@p.test")
+        done = run("onboard", NAME, *GOOD, "--correspondent", str(file), input=f"{PASSWORD}\n")
+        assert done.exit_code == Exit.OK, done.output
+        known = [each.fingerprint for each in house.records.load(NAME).keys.correspondents]
+        assert known == ["C" * 40, "D" * 40]
+        assert all(each in done.stderr for each in known)
+
     DAV = ("--caldav", "https://dav.kunde.test/anna/work/", "--carddav", "dav.kunde.test")
 
     def test_calendars_are_found_and_written_down(

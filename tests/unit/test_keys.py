@@ -13,7 +13,7 @@ from sandbox.lifecycle.keys import list_keys, remove, warn_of_keys
 from sandbox.lifecycle.onboard import onboard
 from sandbox.lifecycle.open import open_mailbox
 from sandbox.model.errors import MailboxError
-from sandbox.model.offers import Source, only_one
+from sandbox.model.offers import Source
 from tests.unit.fakes import BERT, NAME, OWN, World, make_wish, offer
 
 CARLA = "C" * 40
@@ -37,7 +37,7 @@ def test_a_key_is_accepted_and_reaches_the_machine(house: House, world: World) -
     onboard(house, make_wish())
     world.keys[CARLA] = ("carla@p.test", "")
     (found,) = look_into(house, from_user(house, [CARLA]))
-    result = add(house, NAME, [only_one(found)])
+    result = add(house, NAME, found.offers)
     assert correspondents(house) == [BERT, CARLA]
     assert result.facts["accepted"][0]["addresses"] == ("carla@p.test",)
     add(house, NAME, [offer(CARLA, "carla@neu.test")])

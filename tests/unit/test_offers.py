@@ -23,9 +23,9 @@ from sandbox.model import wkd
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keys import Key
 from sandbox.model.mailkeys import is_mail, keys_of_mail
-from sandbox.model.offers import Reading, ReadKey, Source, offered
+from sandbox.model.offers import Reading, ReadKey, Source, offered, refuse_unusable
 from sandbox.model.packets import armored, read_keys
-from tests.unit.fakes import BERT, NAME, World, make_house, make_wish
+from tests.unit.fakes import BERT, NAME, FakeKeyReader, World, make_house, make_wish
 
 Run = Callable[..., Result]
 CARLA, DORA = "C" * 40, "D" * 40
@@ -197,8 +197,26 @@ def test_of_several_keys_the_usable_ones_of_the_address_are_offered() -> None:
 
 
 def test_another_key_than_asked_for_is_refused() -> None:
+    asked = Source("x", b"", fingerprint=CARLA, trusted=True)
     with pytest.raises(MailboxError, match="another key"):
-        offered(Source("x", b"", fingerprint=CARLA), Reading((read(DORA, ADDRESS),)))
+        refuse_unusable([offered(asked, Reading((read(DORA, ADDRESS),)))])
+    both = offered(asked, Reading((read(DORA, ADDRESS), read(CARLA, ADDRESS))))
+    refuse_unusable([both], whole=True)
+    assert [each.key.fingerprint for each in both.offers] == [CARLA]
+
+
+def test_everything_unusable_is_told_of_every_file() -> None:
+    dead = read(DORA, ADDRESS, validity="r")
+    file = Source("a.asc", b"", trusted=True)
+    partly = offered(file, Reading((read(CARLA, ADDRESS), dead)))
+    empty = offered(replace(file, shown="b.asc"), Reading())
+    refuse_unusable([partly])
+    for found, whole in (([partly, empty], True), ([empty, partly], True), ([empty], False)):
+        with pytest.raises(MailboxError) as refused:
+            refuse_unusable(found, whole=whole)
+        said = f"{refused.value.brief} {refused.value.details}"
+        assert "b.asc: holds no OpenPGP key" in said and CARLA not in said
+        assert (f"a.asc: {DORA} is revoked" in said) is (partly in found)
 
 
 # --- the command
@@ -279,13 +297,28 @@ def test_a_file_of_many_is_taken_as_a_whole_or_by_name(
 ) -> None:
     file = tmp_path / "keys.asc"
     file.write_text(f"public {CARLA} {ADDRESS}\npublic {DORA} d@p.test")
-    refused = run(str(file), "--json")
-    assert code(refused) == "several-keys" and CARLA in refused.stdout
     assert run(str(file), "--fingerprint", DORA).exit_code == Exit.OK
     assert set(accepted(house)) == {DORA}
-    done = run(str(file), "--all", "--json")
-    assert json.loads(done.stdout)["summary"].startswith("2 keys are accepted")
-    assert set(accepted(house)) == {CARLA, DORA}
+    done = run(str(file))
+    assert done.exit_code == Exit.OK and done.stdout.startswith("2 keys are accepted")
+    for letter, address in (("C", ADDRESS), ("D", "d@p.test")):
+        assert " ".join([letter * 4] * 10) in done.stderr and address in done.stderr
+    assert accepted(house) == {CARLA: (ADDRESS,), DORA: ("d@p.test",)}
+
+
+def test_a_file_with_a_key_that_is_none_is_taken_without_it_only_when_that_is_said(
+    run: Run, house: House, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.asc"
+    file.write_text("x")
+    reading = Reading((read(CARLA, ADDRESS),), ("a key of version 3 cannot be used",))
+    monkeypatch.setattr(FakeKeyReader, "read", lambda _self, _all: [reading])
+    refused = run(str(file), "--json")
+    assert code(refused) == "key-unusable" and "version 3" in refused.stdout
+    assert accepted(house) == {}
+    done = run(str(file), "--all")
+    assert done.exit_code == Exit.OK and "left out" in done.stderr
+    assert set(accepted(house)) == {CARLA}
 
 
 def test_several_sources_are_one_change(run: Run, house: House, world: World) -> None:
@@ -305,7 +338,10 @@ def test_a_mail_on_the_server_is_read_with_the_customers_login(run: Run, world: 
 
 @pytest.mark.parametrize("wrong", ["ABCD1234", "no-such-file.asc", "@", "a b@c.test"])
 def test_what_names_no_key_is_said(run: Run, wrong: str) -> None:
-    assert code(run(wrong, "--json")) == "invalid-input"
+    done = run("nothing-of-that-name", wrong, "--json")
+    assert code(done) == "invalid-input"
+    told = json.loads(done.stdout)["error"]["details"]
+    assert "'nothing-of-that-name'" in told and repr(wrong) in told
 
 
 def test_a_dry_run_looks_and_changes_nothing(run: Run, house: House, world: World) -> None:
