@@ -24,6 +24,7 @@ MAX_QUIET_OUTPUT = 1024 * 1024
 STDERR_TAIL = 2048
 START_TIMEOUT_S = 60.0
 TERM_GRACE_S = 3.0
+_ENDING_S = 0.5
 # setpriv needs no PAM and no login, and gives the user's own HOME and PATH.
 _AS_MAIL_USER = (
     *("setpriv", "--reuid=mail-user", "--regid=mail-user", "--init-groups", "--reset-env", "--"),
@@ -152,11 +153,20 @@ async def _start(channel: Channel, command: str) -> Process:
     except TimeoutError:
         raise RefusedError("machine-silent", "The machine does not start commands.") from None
     except asyncssh.ChannelOpenError:
-        if channel.connection.is_closed():
+        if await _is_lost(channel):
             raise RefusedError("channel-lost", "The channel to the machine broke.") from None
         raise RefusedError("guest-error", "The machine refuses to start another command.") from None
     except (asyncssh.Error, OSError):
         raise RefusedError("channel-lost", "The channel to the machine broke.") from None
+
+
+async def _is_lost(channel: Channel) -> bool:
+    """Whether the connection has ended; one that ends tells its sessions a moment before."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ENDING_S):
+            await channel.connection.wait_closed()
+            return True
+    return False
 
 
 async def _read_pid(process: Process) -> int:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from typing import Any, cast
 
+import asyncssh
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandbox.channel import commands
 from sandbox.channel.commands import command_line
+from sandbox.channel.connect import Channel
+from sandbox.channel.link import WriteGate
+from sandbox.channel.peer import RefusedError
 
 WORDS = st.lists(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
@@ -32,6 +40,36 @@ def test_the_mail_user_gets_no_more_than_the_mail_user_has() -> None:
     assert "setpriv --reuid=mail-user --regid=mail-user --init-groups --reset-env --" in line
     assert line.endswith(" sh id")
     assert "setpriv" not in command_line(["id"], "root")
+
+
+class Refusing:
+    """A connection that starts no session; it may end a moment after it has said so."""
+
+    def __init__(self, *, ends: bool) -> None:
+        self._ended = asyncio.Event()
+        self._ends = ends
+
+    async def create_process(self, *_: object, **__: object) -> None:
+        if self._ends:
+            asyncio.get_running_loop().call_soon(self._ended.set)
+        raise asyncssh.ChannelOpenError(2, "Session request failed")
+
+    async def wait_closed(self) -> None:
+        await self._ended.wait()
+
+
+@pytest.mark.parametrize(("ends", "code"), [(True, "channel-lost"), (False, "guest-error")])
+def test_a_channel_that_ends_is_told_from_a_machine_that_refuses(
+    ends: bool, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_ENDING_S", 0.01)
+
+    async def start() -> None:
+        await commands._start(Channel(cast(Any, Refusing(ends=ends)), cast(WriteGate, None)), "id")
+
+    with pytest.raises(RefusedError) as refused:
+        asyncio.run(start())
+    assert refused.value.code == code
 
 
 def test_the_client_is_light_to_import() -> None:
