@@ -361,6 +361,13 @@ def test_open_and_doctor_prefer_the_session(computer: Computer) -> None:
     assert "qemu:///session works" in verdict.detail
 
 
+def test_a_libvirt_that_confines_by_apparmor_is_a_warning() -> None:
+    facts = LibvirtFacts("qemu:///system", "9.0.0", "7.2.0", apparmor=True)
+    verdict = machines.judge_libvirt(facts, preferred=True)
+    assert verdict.level is Level.WARNING and "AppArmor" in verdict.detail
+    assert machines.judge_libvirt(replace(facts, apparmor=False), preferred=True).level is Level.OK
+
+
 def test_a_home_too_deep_for_the_sockets_of_libvirt(computer: Computer) -> None:
     def connect(uri: str) -> LibvirtFacts:
         return LibvirtFacts(uri, "9.0.0", "7.2.0")

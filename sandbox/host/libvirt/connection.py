@@ -13,9 +13,10 @@ from sandbox.host.probes.machines import SESSION, SYSTEM, candidates, first_work
 from sandbox.model.errors import Exit, MailboxError
 
 __all__ = ["SESSION", "SYSTEM", "choose_uri", "connect", "explained", "facts"]
+# Of the host's <secmodel>: https://libvirt.org/formatcaps.html
+_APPARMOR = "<model>apparmor</model>"
 # libvirt's numbers: https://libvirt.org/html/libvirt-virterror.html
 ERROR_NO_DOMAIN = libvirt.VIR_ERR_NO_DOMAIN
-ERROR_NO_SECRET = libvirt.VIR_ERR_NO_SECRET
 
 
 def choose_uri(environment: Mapping[str, str], uid: int, look: ConnectLibvirt | None = None) -> str:
@@ -63,7 +64,10 @@ def facts(uri: str) -> LibvirtFacts:
         return LibvirtFacts(uri, error=error.details or error.brief)
     try:
         return LibvirtFacts(
-            uri, _dotted(connection.getLibVersion()), _dotted(connection.getVersion())
+            uri,
+            _dotted(connection.getLibVersion()),
+            _dotted(connection.getVersion()),
+            apparmor=_APPARMOR in connection.getCapabilities(),
         )
     except libvirt.libvirtError as error:
         return LibvirtFacts(uri, error=str(error))

@@ -9,12 +9,16 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class LibvirtFacts:
-    """One attempt to connect to libvirt; `error` is None when it answered."""
+    """One attempt to connect to libvirt; `error` is None when it answered.
+
+    `apparmor`: it confines each machine by AppArmor, to what its XML names as files.
+    """
 
     uri: str
     libvirt_version: str | None = None
     qemu_version: str | None = None
     error: str | None = None
+    apparmor: bool = False
 
 
 @dataclass(frozen=True)

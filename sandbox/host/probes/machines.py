@@ -91,6 +91,14 @@ def judge_libvirt(facts: LibvirtFacts, *, preferred: bool) -> Verdict:
     """A connection that works; the second choice is fine too, and said."""
     versions = f"libvirt {facts.libvirt_version or '?'}, QEMU {facts.qemu_version or '?'}"
     note = "" if preferred else "; the preferred address does not work"
+    if facts.apparmor:
+        # libvirt: AppArmorSetSecurityImageLabelInternal names files to AppArmor, and no sockets.
+        return warning(
+            f"{facts.uri} works ({versions}){note}, but confines machines by AppArmor, which may "
+            "keep them from the socket of their volume",
+            "Use mailbox as an ordinary user, whose libvirt does not; or allow the folder of "
+            "sockets (docs/files.md) in /etc/apparmor.d/local/abstractions/libvirt-qemu",
+        )
     return ok(f"{facts.uri} works ({versions}){note}")
 
 
