@@ -288,13 +288,34 @@ class _Opening:
         self._public = ring.public([each.fingerprint for each in self._profile.keys.correspondents])
 
     def _await_channel(self) -> None:
-        warden = self._house.wardens.find(self._house.paths.control_socket(self._profile.name))
         begun = time.monotonic()
+        try:
+            self._answered()
+        except MailboxError as error:
+            if not self.outcome.warm:
+                raise
+            self._boot_instead(error)
+            self._answered()
+        self.outcome.phases["channel"] = round(time.monotonic() - begun, 3)
+
+    def _answered(self) -> None:
+        warden = self._house.wardens.find(self._house.paths.control_socket(self._profile.name))
         try:
             warden.wait_ready(CHANNEL_DEADLINE_S)
         except MailboxError as error:
             raise with_console(self._house, self._profile.name, error) from None
-        self.outcome.phases["channel"] = round(time.monotonic() - begun, 3)
+
+    def _boot_instead(self, error: MailboxError) -> None:
+        """A machine that began warm and does not answer has touched nothing: it has no volume."""
+        house = self._house
+        house.progress.warn("The machine that began from the warm state does not answer; it boots.")
+        house.progress.detail(error.details)
+        house.wardens.kill(house.paths.control_socket(self._profile.name))
+        house.machines.destroy(self._domain)
+        spec = machine_spec(house, self._profile, self._chosen_image(), house.host.hardware())
+        house.machines.start(spec)
+        self.outcome.warm, self.outcome.cold_reason = False, "what began with it did not answer"
+        start_warden(house, self._profile, up=False)
 
     def _plug(self) -> None:
         served = self._house.paths.volume_socket(self._profile.name)

@@ -82,6 +82,8 @@ class GuestManners:
     warnings: tuple[tuple[str, str], ...] = ()
     last_words: tuple[tuple[str, str], ...] = ()
     dies: bool = False
+    # As one whose kernel panics when it goes on from the warm state.
+    warm_dies: bool = False
     # What is wrong with a key, by its fingerprint; None: nothing is said of it.
     keys: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -500,7 +502,8 @@ class FakeWarden:
     def wait_ready(self, deadline_s: float) -> Any:
         with self._world.change("warden.wait_ready") as state:
             me = self._me(state)
-            if self._world.guest.dies:
+            warm = state["machines"].get(me["machine"], {}).get("warm", False)
+            if self._world.guest.dies or (warm and self._world.guest.warm_dies):
                 end_machine(state, me["machine"])
             if me["state"] == "lost":
                 raise MailboxError("The channel broke.", code="channel-lost")

@@ -88,6 +88,18 @@ def test_an_open_begins_from_the_warm_state(house: House, world: World) -> None:
     assert warden["config"]["up"], "the machine has booted before"
 
 
+def test_a_machine_that_does_not_go_on_from_it_boots(house: House, world: World) -> None:
+    onboard(warmed(house), make_wish())
+    world.guest.warm_dies = True
+    facts = open_mailbox(house, NAME, headless=True).facts
+    assert not facts["warm"] and "did not answer" in facts["cold_reason"]
+    state = world.state
+    assert "warm" not in state["machines"][domain_name(NAME)] and len(state["machines"]) == 1
+    (warden,) = state["wardens"].values()
+    assert not warden["config"]["up"] and warden["state"] == "ready"
+    assert any("it boots" in text for text in world.warned)
+
+
 def test_making_it_leaves_a_read_only_file_and_nothing_else(house: House, world: World) -> None:
     warmed(house)
     image = house.images.newest(SETTINGS.client)

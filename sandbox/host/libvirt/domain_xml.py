@@ -8,8 +8,9 @@ from string import Template
 
 from sandbox.model.machine import VOLUME_EXPORT, MachineSpec
 
-# `quiet` keeps the console short; the guest's init writes its failures there.
-CMDLINE = "console=ttyS0 quiet mailbox.version=1"
+# `quiet` keeps the console short; the guest's init writes its failures there. A kernel that panics
+# restarts, which ends the machine (on_reboot): else it would be waited for, at full load.
+CMDLINE = "console=ttyS0 quiet panic=-1 mailbox.version=1"
 # Ports for devices plugged in later; q35 has none by itself (libvirt: docs/pci-hotplug.html).
 _ROOT_PORTS = 14
 _SPARE_ROOT_PORT = "<controller type='pci' index='{0}' model='pcie-root-port'/>"
