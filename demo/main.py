@@ -149,7 +149,10 @@ def prove(session: Session, name: str = NAME, *, client: str = "thunderbird") ->
     """Questions to the mail client in a mailbox's machine, asked through the channel."""
 
     def run(program: bytes) -> bytes:
-        return session.mailbox("run", name, "--", "python3", "-", input=program, check=False).stdout
+        ran = session.mailbox("run", name, "--", "python3", "-", input=program, check=False)
+        if not ran.stdout.strip():
+            raise ProofError(f"no answer from inside ({ran.returncode}): {ran.stderr[-500:]}")
+        return ran.stdout
 
     return elsewhere(run, client, deadline_s=240)
 
