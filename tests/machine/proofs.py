@@ -35,8 +35,11 @@ def reads_a_new_letter(world: World, name: str, client: str) -> Letter:
     return Letter(message_id(letter), canary)
 
 
-def answers(world: World, name: str, client: str, letter: Letter) -> None:
-    """A reply is signed and encrypted by itself, as the correspondent's GnuPG finds."""
+def answers(world: World, name: str, client: str, letter: Letter, *, signer: str = "") -> None:
+    """A reply is signed and encrypted by itself, as the correspondent's GnuPG finds.
+
+    `signer` is the fingerprint of the mailbox's key when it is not the one it began with.
+    """
     text = f"Einverstanden-{secrets.token_hex(4)}"
     before = len(world.server.messages(CORRESPONDENT))
     proof = prove(world.session, name, client=client)
@@ -46,7 +49,8 @@ def answers(world: World, name: str, client: str, letter: Letter) -> None:
     assert text.encode() not in arrived
     reading = world.partner.read(arrived)
     assert reading.decrypted and text in reading.text
-    assert (reading.signature, reading.signer) == ("good", world.customer.fingerprint)
+    expected = signer or world.customer.fingerprint
+    assert (reading.signature, reading.signer) == ("good", expected)
 
 
 def keys_serve(world: World, name: str) -> None:

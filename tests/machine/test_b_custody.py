@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -51,7 +52,27 @@ def test_what_the_machine_may_not_ask_is_refused(split: World) -> None:
 
 
 @pytest.fixture(scope="module")
-def evolution(split: World) -> World:
+def new_key(split: World) -> str:
+    """The mailbox has got another key, and the correspondent has learnt it from the text."""
+    text = split.mailbox("keys", "rotate", SPLIT).text
+    block = re.search("-----BEGIN PGP PUBLIC KEY BLOCK-----.*-----END[^\n]*-----", text, re.DOTALL)
+    assert block is not None, text
+    fingerprint = split.partner.learn(block[0], certify=True)
+    assert fingerprint != split.customer.fingerprint
+    split.mailbox("close", SPLIT)  # as docs/keys.md says, the mail client learns it when it starts
+    split.mailbox("open", SPLIT, "--headless")
+    return fingerprint
+
+
+def test_a_new_key_signs_and_the_old_one_goes_on_reading(split: World, new_key: str) -> None:
+    letter = proofs.reads_a_new_letter(split, SPLIT, "thunderbird")  # encrypted to the old one
+    proofs.answers(split, SPLIT, "thunderbird", letter, signer=new_key)
+    proofs.keys_serve(split, SPLIT)
+    assert proofs.private_keys_in(split, SPLIT) == []
+
+
+@pytest.fixture(scope="module")
+def evolution(split: World, new_key: str) -> World:
     """The same mailbox in Evolution; nothing but the client has changed."""
     split.mailbox("image", "build", "evolution")
     proofs.change_client(split, SPLIT, "thunderbird", "evolution")
@@ -59,9 +80,9 @@ def evolution(split: World) -> World:
     return split
 
 
-def test_evolution_passes_the_same_proof(evolution: World) -> None:
+def test_evolution_passes_the_same_proof(evolution: World, new_key: str) -> None:
     letter = proofs.reads_a_new_letter(evolution, SPLIT, "evolution")
-    proofs.answers(evolution, SPLIT, "evolution", letter)
+    proofs.answers(evolution, SPLIT, "evolution", letter, signer=new_key)
     proofs.keys_serve(evolution, SPLIT)
     assert proofs.private_keys_in(evolution, SPLIT) == []
 

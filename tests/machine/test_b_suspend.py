@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -120,3 +121,20 @@ def test_killed_in_the_middle_of_it_the_next_command_goes_on(opened: World) -> N
     opened.mailbox("repair", NAME)
     opened.mailbox("close", NAME, "--shutdown")
     _assert_nothing_runs(opened)
+
+
+def test_a_changed_password_reaches_the_open_client_and_goes_on_with_it(opened: World) -> None:
+    """Nothing but the new one opens the inbox when the connections are made anew."""
+    given = ("password", NAME, "--password-stdin", "--json")
+    refused = opened.mailbox(*given, input=b"a typing error\n", check=False)
+    assert json.loads(refused.stdout)["error"]["code"] == "login-refused"
+    word = secrets.token_urlsafe(16)
+    opened.server.set_password(CUSTOMER, word)
+    facts = json.loads(opened.mailbox(*given, input=f"{word}\n".encode()).stdout)["facts"]
+    assert facts["changed"] == ["mail-password"] and facts["handed"], facts
+    before = len(opened.proof.facts(messages=1).inbox["subjects"])
+    opened.mailbox("suspend", NAME)
+    letter = opened.partner.letter(opened.customer, "Mit neuem Passwort", "Das kam danach.\n")
+    opened.server.deliver(letter, CUSTOMER)
+    assert json.loads(opened.open().stdout)["facts"]["resumed"]
+    assert opened.proof.facts(messages=before + 1)
