@@ -17,7 +17,7 @@ from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.house import House, Result
 from sandbox.lifecycle.machine import carries_all, is_usable
 from sandbox.lifecycle.observe import Observation, observe
-from sandbox.lifecycle.open import provision_again
+from sandbox.lifecycle.opening import provision_again
 from sandbox.lifecycle.settle import settle, settle_name
 from sandbox.model.errors import InvalidInputError, MailboxError
 from sandbox.model.machine import MachineState
