@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "password": (
         "changing",
-        "Change a mailbox's mail password once the servers take it, in its mail client, too.",
+        "Store a mail password that was changed, once the servers take it; tell the mail client.",
     ),
     "keys": (
         "own_key_commands",

@@ -27,7 +27,7 @@ def password(
     offline: bool,
     dry_run: bool,
 ) -> None:
-    """Change a mailbox's mail password once the servers take it, in its mail client, too.
+    """Store a mail password that was changed, once the servers take it; tell the mail client.
 
     Change it with the provider first. An open mailbox's mail client is given it at once, a closed
     one's at the next open. A suspended machine knows only the old one and is discarded. With
