@@ -107,3 +107,46 @@ def test_a_key_made_ahead_serves_one_connection(
     assert channel.make_host_key() == "ssh-ed25519 ahead" and not made
     assert sorted(path.name for path in tmp_path.iterdir()) == ["host_key", "host_key.pub"]
     assert channel.make_host_key() == "ssh-ed25519 made1"
+
+
+MAPS = """\
+55ee0dae0000-55ee0db00000 r-xp 00000000 fe:00 15   /usr/lib/thunderbird/thunderbird bin
+55ee0db00000-55ee0db10000 rw-p 00020000 fe:00 15   /usr/lib/thunderbird/thunderbird bin
+55ee0e000000-55ee0e100000 rw-p 00000000 00:00 0    [heap]
+7f0000000000-7f0000001000 r--p 00000000 00:00 0
+7f0000002000-7f0000004000 r--s 00000000 fd:00 3    /home/mail-user/.thunderbird/startupCache
+7fffec0ce000-7fffec0ef000 r-xp 00000000 00:00 0    [vdso]
+"""
+
+
+def test_what_is_let_go_is_unchanged_and_in_a_file() -> None:
+    memory = load("memory")
+    assert list(memory.mapped_files(MAPS)) == [
+        (0x55EE0DAE0000, 0x55EE0DB00000),
+        (0x7F0000002000, 0x7F0000004000),
+    ]
+
+
+def test_a_program_goes_on_after_what_it_had_mapped_was_let_go(tmp_path: Path) -> None:
+    memory = load("memory")
+    (tmp_path / "1").symlink_to("/proc/self")  # of a user that is not root
+    vm = tmp_path / "vm"
+    vm.mkdir()
+    memory.PROC, memory.KERNEL = tmp_path, vm
+    read, write = os.pipe()
+    child = subprocess.Popen(["cat"], stdin=read, stdout=subprocess.PIPE)
+    os.close(read)
+    if os.getuid() != 0:
+        (tmp_path / str(child.pid)).symlink_to(f"/proc/{child.pid}")
+    memory.let_go()
+    os.write(write, b"still there")
+    os.close(write)
+    assert child.communicate(timeout=30)[0] == b"still there"
+    assert (vm / "drop_caches").read_text() == "3" and (vm / "compact_memory").read_text() == "1"
+
+
+def test_small_pieces_are_given_back_for_a_moment_only(tmp_path: Path) -> None:
+    memory = load("memory")
+    memory.ORDER, memory.REPORT_S = tmp_path / "order", 0
+    memory.give_back()
+    assert memory.ORDER.read_text() == memory.USUAL

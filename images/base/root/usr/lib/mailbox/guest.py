@@ -15,6 +15,7 @@ from pathlib import Path
 import client
 import desired as desired_state
 import desktop
+import memory
 import private_keys
 import say
 import sleeper
@@ -29,7 +30,6 @@ NEXT_KEY = Path("/run/mailbox/channel/next_key")
 CLIENT_PID = Path("/run/mailbox/client.pid")
 MAX_STATE = 16 * 1024 * 1024
 CLOSE_DEADLINE_S = 20.0
-REPORT_S = 2.5
 
 
 def provision() -> None:
@@ -104,10 +104,8 @@ def suspend_prepare() -> None:
     sleeper.begin(lambda: perform(resume))
     os.sync()
     say.phase("synced")
-    Path("/proc/sys/vm/drop_caches").write_text("3", "ascii")
-    Path("/proc/sys/vm/compact_memory").write_text("1", "ascii")
-    # The balloon's driver gives free pages back every two seconds (mm/page_reporting.c).
-    time.sleep(REPORT_S)
+    memory.let_go()
+    memory.give_back()
     say.phase("emptied")
     volume.freeze()
     say.phase("ready")
