@@ -21,12 +21,18 @@ Json = dict[str, Any]
 SESSION = "/usr/lib/mailbox/evolution_session.py"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 EVOLUTION = program.Program("Evolution", mark=SESSION)
+# Evolution takes a default route for being online (GNetworkMonitor). This one leads nowhere: the
+# machine has no interface but `lo`.
+ROUTE = ("default", "dev", "lo")
+OFFLINE_DEADLINE_S = 5.0
+_ESTABLISHED = "01"
 
 
 def prepare(desired: Json, home: Path) -> None:
     """Put the desired state where the session looks for it, and trust the customer's servers."""
     program.claim(home)
     trust(desired.get("ca") or [])
+    _be_online(True)
     program.hand_over(desired)
 
 
@@ -51,9 +57,34 @@ def events() -> Iterator[Json]:
     return EVOLUTION.events()
 
 
+def doze() -> None:
+    """Let Evolution go offline, so that it ends its connections before they break.
+
+    One that breaks is not made again before the next look at all accounts, minutes later.
+    """
+    _be_online(False)
+    end = time.monotonic() + OFFLINE_DEADLINE_S
+    while _has_connections() and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 def wake() -> Iterator[Json]:
-    """Tell the session that time has passed; yield what it says up to `ready`."""
+    """Let Evolution go online; yield what the session says up to `ready`."""
+    _be_online(True)
     return EVOLUTION.wake()
+
+
+def _be_online(wished: bool) -> None:
+    change = "replace" if wished else "del"
+    subprocess.run(
+        ["busybox", "ip", "route", change, *ROUTE], stderr=subprocess.DEVNULL, check=False
+    )
+
+
+def _has_connections() -> bool:
+    """Whether a program of the mail client's user is connected to anything (proc_net(5))."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:])
+    return any(words[3] == _ESTABLISHED and words[7] != "0" for words in lines)
 
 
 def close(deadline_s: float) -> bool:
@@ -94,7 +125,7 @@ def environment(desired: Json, home: Path) -> dict[str, str]:
         "GSETTINGS_BACKEND": "keyfile",  # no settings daemon
         "GIO_USE_VFS": "local",
         # There is only `lo`: else it says that it is offline.
-        "GIO_USE_NETWORK_MONITOR": "base",
+        "GIO_USE_NETWORK_MONITOR": "netlink",
         "LIBGL_ALWAYS_SOFTWARE": "1",
         "COGL_DRIVER": "nop",  # maps in the address book want OpenGL, which is not there
         "WEBKIT_DISABLE_COMPOSITING_MODE": "1",

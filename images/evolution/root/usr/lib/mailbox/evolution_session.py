@@ -138,10 +138,7 @@ class Session:
         phase("ready")
 
     def wake(self) -> None:
-        """Go on after the machine was away: its connections are gone."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            inbox = f"folder://{evolution_sources.ACCOUNT}/INBOX"  # showing it asks the server
-            subprocess.run([PROGRAM, inbox], check=False, timeout=WAKE_DEADLINE_S)
+        """Go on after the machine was away; Evolution is online again."""
         self._await_inbox(WAKE_DEADLINE_S)
         phase("ready")
 
