@@ -20,9 +20,10 @@ PEEK = 64 * 1024
 # More than this in the way of a slow guest shuts the gate.
 WRITE_HIGH = 1024 * 1024
 # A machine that is gone is noticed by its socket; this is for one that hangs. An emulated machine
-# on a busy computer may well be silent for a minute or two.
-KEEPALIVE_S = 60
-KEEPALIVE_MISSES = 5
+# on a busy computer may well be silent for a minute or two. Often, since a machine was seen that
+# was silent until the next byte came, as after a wake-up that its serial port has lost.
+KEEPALIVE_S = 15
+KEEPALIVE_MISSES = 20
 LOGIN_TIMEOUT_S = 60.0
 
 log = logging.getLogger(__name__)
