@@ -269,7 +269,7 @@ def test_no_libvirt_is_a_sentence_that_says_what_to_do() -> None:
     ("environment", "uid", "uri"),
     [
         ({}, 0, "qemu:///system"),
-        ({"LIBVIRT_DEFAULT_URI": "test:///default"}, 1000, "test:///default"),
+        ({"MAILBOX_LIBVIRT_URI": "test:///default"}, 1000, "test:///default"),
         ({"MAILBOX_LIBVIRT_URI": "a", "LIBVIRT_DEFAULT_URI": "b"}, 0, "a"),
     ],
 )

@@ -39,8 +39,11 @@ def version_in(text: str) -> tuple[int, ...] | None:
 
 
 def candidates(environment: Mapping[str, str], uid: int) -> tuple[str, ...]:
-    """The libvirt URIs to try, the preferred one first; root has no session of its own."""
-    configured = environment.get("MAILBOX_LIBVIRT_URI") or environment.get("LIBVIRT_DEFAULT_URI")
+    """The libvirt URIs to try, the preferred one first; root has no session of its own.
+
+    LIBVIRT_DEFAULT_URI does not count: Ubuntu sets it to the system's libvirt at every login.
+    """
+    configured = environment.get("MAILBOX_LIBVIRT_URI")
     if configured:
         return (configured,)
     return (SYSTEM,) if uid == 0 else (SESSION, SYSTEM)
