@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 from xml.etree import ElementTree
 
+import libvirt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.host import images
-from sandbox.host.libvirt import saveheader
+from sandbox.host.libvirt import saveheader, warming
 from sandbox.host.libvirt.domain_xml import domain_xml
 from sandbox.host.probes import desk
 from sandbox.host.probes.finding import Level
@@ -308,6 +311,50 @@ def test_what_is_not_known_exactly_is_refused(change: object) -> None:
     assert callable(change)
     with pytest.raises(MailboxError):
         saveheader.parse(change(fixed), data)
+
+
+class Restoring:
+    """A libvirt that opens what it restores so many times, and reads a header each time."""
+
+    def __init__(self, opens: int) -> None:
+        self._opens = opens
+        self.memory = b""
+        self.header: saveheader.Header | None = None
+
+    def restoreFlags(self, path: str, _xml: None, _flags: int) -> None:  # noqa: N802
+        for number in range(self._opens):
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+                fixed = file.read(saveheader.LENGTH)
+                try:
+                    data = file.read(saveheader.data_length(fixed))
+                    self.header = saveheader.parse(fixed, data)
+                except MailboxError:
+                    raise libvirt.libvirtError("image magic is incorrect") from None
+                left = file.read(1024) if number == self._opens - 1 else b""
+        if left.startswith(b"Libvirt"):
+            raise libvirt.libvirtError("Not a migration stream")
+        self.memory = left
+
+
+@pytest.mark.parametrize("opens", [1, 2])
+def test_the_memory_comes_after_the_header_however_often_that_is_read(
+    opens: int, tmp_path: Path
+) -> None:
+    state = tmp_path / "warm.state"
+    saved = saveheader.Header(saved_xml(SPEC), b"cookie", bytes(56))
+    # More than fits into a pipe, as a machine's is.
+    memory = b"memory of a machine, not of a customer" * 100_000
+    state.write_bytes(saveheader.write(saved) + memory)
+    digest = hashlib.sha256(state.read_bytes()).hexdigest()
+    spec = replace(OTHER, channel_socket=tmp_path / "channel.sock")
+    connection = Restoring(opens)
+    warming.start_warm(cast(Any, connection), spec, state, digest)
+    assert connection.memory == memory[:1024]
+    assert connection.header is not None and str(OTHER.uuid) in connection.header.xml
+    assert list(tmp_path.iterdir()) == [state]
+    with pytest.raises(MailboxError) as refused:
+        warming.start_warm(cast(Any, Restoring(3)), spec, state, digest)
+    assert refused.value.code == "libvirt-error" and list(tmp_path.iterdir()) == [state]
 
 
 def test_repair_ends_the_machine_of_a_killed_warming(

@@ -14,13 +14,16 @@ import libvirt
 
 from sandbox.host.libvirt import connection as lv
 from sandbox.host.libvirt import saveheader
+from sandbox.model.errors import MailboxError
 from sandbox.model.machine import MachineSpec
 from sandbox.state import files
 
 _CHUNK = 1024 * 1024
-# From here on libvirt opens the file once for the header alone, and again for all of it
-# (qemu_saveimage.c, qemuSaveImageGetMetadata).
-_HEADER_READ_TWICE = 11_002_000
+_WHAT = "bring the warm machine up"
+# How often libvirt opens the file: once, or once for the header alone and again for all of it
+# (qemu_saveimage.c, qemuSaveImageGetMetadata). Its version does not tell: Ubuntu's 10.0 does as
+# 11.2 does.
+_OPENED = (1, 2)
 
 
 def start_warm(connection: libvirt.virConnect, spec: MachineSpec, state: Path, digest: str) -> None:
@@ -35,22 +38,28 @@ def start_warm(connection: libvirt.virConnect, spec: MachineSpec, state: Path, d
         # The very file that is read afterwards, whatever its name may stand for then.
         if hashlib.file_digest(source, "sha256").hexdigest() != digest:
             raise saveheader.unknown("its file was damaged")
-        head = _head_for(source.fileno(), spec)
-        if connection.getLibVersion() >= _HEADER_READ_TWICE:
-            head *= 2
-        with _fed(fifo, head, source.fileno()), lv.explained("bring the warm machine up"):
-            connection.restoreFlags(str(fifo), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+        head, memory = _head_for(source.fileno(), spec)
+        for times in _OPENED:
+            source.seek(memory)
+            try:
+                with _fed(fifo, head * times, source.fileno()), lv.explained(_WHAT):
+                    connection.restoreFlags(str(fifo), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+                return
+            except MailboxError:
+                # It took the memory for a header, and started nothing.
+                if times == _OPENED[-1]:
+                    raise
 
 
-def _head_for(source: int, spec: MachineSpec) -> bytes:
-    """The new header; the source is left where the memory begins."""
+def _head_for(source: int, spec: MachineSpec) -> tuple[bytes, int]:
+    """The new header, and where in the source the memory begins (bytes)."""
     os.lseek(source, 0, os.SEEK_SET)
     fixed = os.read(source, saveheader.LENGTH)
     length = saveheader.data_length(fixed)
     found = saveheader.parse(fixed, os.pread(source, length, saveheader.LENGTH))
-    os.lseek(source, saveheader.LENGTH + length, os.SEEK_SET)
     xml = saveheader.for_machine(found.xml, spec)
-    return saveheader.write(saveheader.Header(xml, found.cookie, found.unused))
+    head = saveheader.write(saveheader.Header(xml, found.cookie, found.unused))
+    return head, saveheader.LENGTH + length
 
 
 @contextlib.contextmanager
