@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import resource
 import time
@@ -39,7 +40,12 @@ class LibvirtMachines:
     def _connection(self) -> libvirt.virConnect:
         if self._open is None:
             self._open = lv.connect(self.uri)
+            # It ends with its last reference, and needs its module for that (virConnect.__del__).
+            atexit.register(self._forget_connection)
         return self._open
+
+    def _forget_connection(self) -> None:
+        self._open = None
 
     def states(self) -> dict[str, MachineState]:
         """The state of every machine of ours, by domain name, in one request."""
