@@ -20,9 +20,6 @@ SIGNATURE = "mailbox-signature"
 # Both of them ask the keyring for a password.
 WITH_PASSWORD = {ACCOUNT: "incoming", TRANSPORT: "outgoing"}
 
-# As large as the screen before it is maximized: what it grows by goes to the list of messages, and
-# none of it to the message below.
-WINDOW = {"maximized": "true", "width": "1280", "height": "760"}
 _METHODS = {"tls": "ssl-on-alternate-port", "starttls": "starttls-on-standard-port"}
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -59,7 +56,7 @@ def settings(desired: Json) -> dict[str, dict[str, str]]:
         "org/gnome/evolution/mail": {
             "image-loading-policy": "'always'" if remote else "'never'",
         },
-        "org/gnome/evolution/shell/window": WINDOW,
+        "org/gnome/evolution/shell/window": {"maximized": "true"},
         "org/gnome/desktop/interface": {"toolkit-accessibility": "true" if driven else "false"},
     }
 
