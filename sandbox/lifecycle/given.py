@@ -24,8 +24,7 @@ def as_now(house: House, profile: Profile) -> dict[str, str]:
 
 def keep(house: House, profile: Profile, secrets: str) -> None:
     """Note what the machine has; `secrets` is their digest."""
-    noted = {**as_now(house, profile), "secrets": secrets}
-    files.replace(house.paths.given(profile.name), json.dumps(noted).encode() + b"\n")
+    _write(house, profile.name, {**as_now(house, profile), "secrets": secrets})
 
 
 def noted(house: House, name: str) -> dict[str, str]:
@@ -40,19 +39,23 @@ def noted(house: House, name: str) -> dict[str, str]:
 def is_outdated(house: House, profile: Profile) -> bool:
     """Whether profile or keys were changed since the open machine was set up."""
     before = noted(house, profile.name)
-    return bool(before) and as_now(house, profile).items() - before.items() != set()
+    return bool(before) and not as_now(house, profile).items() <= before.items()
 
 
 def secret_changes(house: House, name: str) -> None:
     """Before one is changed: from now on an open machine has an older one."""
     before = noted(house, name)
     if before:
-        files.replace(house.paths.given(name), json.dumps({**before, "secrets": ""}).encode())
+        _write(house, name, {**before, "secrets": ""})
 
 
 def has_old_secret(house: House, name: str) -> bool:
     """Whether the open machine is still to be told of a changed secret."""
     return noted(house, name).get("secrets") == ""
+
+
+def _write(house: House, name: str, noted: Mapping[str, str]) -> None:
+    files.replace(house.paths.given(name), json.dumps(noted).encode() + b"\n")
 
 
 def digest(secrets: Mapping[str, str]) -> str:

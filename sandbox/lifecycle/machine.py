@@ -99,10 +99,14 @@ def keys_for(house: House, profile: Profile, passphrase: str | None) -> tuple[Ex
 
 def secrets_sent(profile: Profile) -> tuple[str, ...]:
     """The kinds of secrets that a machine of this profile is sent."""
-    account = (DAV_PASSWORD,) if profile.account.has_dav_password else ()
     key = () if held_on_host(profile) else (KEY_PASSPHRASE,)
     certificate = (SMIME_PASSPHRASE,) if profile.smime else ()
-    return (MAIL_PASSWORD, *account, *key, *certificate)
+    return (*passwords(profile), *key, *certificate)
+
+
+def passwords(profile: Profile) -> tuple[str, ...]:
+    """The kinds of passwords that its account has."""
+    return (MAIL_PASSWORD, *((DAV_PASSWORD,) if profile.account.has_dav_password else ()))
 
 
 def secrets_of(house: House, profile: Profile, *kinds: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from sandbox.lifecycle.engine import Plan, Step, run
 from sandbox.lifecycle.header import RENEW, has_backup, write_backup
 from sandbox.lifecycle.held import is_held_by_user
 from sandbox.lifecycle.house import House, Result
+from sandbox.lifecycle.machine import passwords
 from sandbox.lifecycle.onboard import KeyChoice
 from sandbox.lifecycle.rekey import rekey, wrong_code
 from sandbox.lifecycle.settle import settle, settle_name
@@ -140,8 +141,7 @@ class _Recovery:
         house.volumes.check(self._path)
         if house.keyslots.find(self._path, self._code) is None:
             raise wrong_code(profile.name)
-        own = (DAV_PASSWORD,) if profile.account.has_dav_password else ()
-        kinds = (VOLUME_KEY, MAIL_PASSWORD, *own, KEY_PASSPHRASE)
+        kinds = (VOLUME_KEY, *passwords(profile), KEY_PASSPHRASE)
         kept = {kind: house.vault.get(profile.id, kind) for kind in kinds}
         key = kept[VOLUME_KEY]
         opens = key is not None and house.keyslots.find(self._path, key.encode()) is not None
