@@ -133,9 +133,11 @@ class MailServer:
         return paused()
 
     def set_password(self, address: str, password: str) -> None:
-        """Change the password of a mailbox; open connections stay."""
+        """Change the password of a mailbox, from the next login on; open connections stay."""
         self._passwords[address] = password
         self._write("users", users_file(self._passwords))
+        # Dovecot looks at the file once a second, and tells its age in seconds.
+        time.sleep(1 - time.time() % 1 + 0.01)
 
     def deliver(self, message: bytes, mailbox: str) -> None:
         """Put a message into the inbox of an address."""
