@@ -8,10 +8,38 @@ import select
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from sandbox.host import process
+from sandbox.model.errors import Exit, MailboxError
 
 _GONE_S = 5.0
+# The longest path of a socket that GnuPG takes (unix(7)), what gpg-agent puts behind its
+# folder's, and what a draft of a key ring puts around its name.
+_LONGEST = 106
+_BEHIND = len("/S.gpg-agent.browser") + len("..new")
+
+
+def refuse_long_path(home: Path) -> None:
+    """Refuse a GnuPG home that its agent could not make sockets in.
+
+    Where logind is, they are elsewhere, and any path will do (gpgconf(1), --create-socketdir).
+
+    Raises:
+        MailboxError: `path-too-long`.
+    """
+    command = ["gpgconf", "--homedir", str(home), "--list-dirs", "socketdir"]
+    place = process.run(command, check=False).stdout.decode(errors="replace").strip()
+    over = len(os.fsencode(home)) + _BEHIND - _LONGEST
+    if unquote(place) != str(home) or over <= 0:
+        return
+    raise MailboxError(
+        f"The path of the key ring {home} is {over} bytes too long for GnuPG's sockets; "
+        "nothing was kept.",
+        resolution="Take a shorter name, or a shorter path in MAILBOX_HOME.",
+        code="path-too-long",
+        exit_code=Exit.KEYS,
+    )
 
 
 def end(home: Path) -> None:

@@ -109,7 +109,8 @@ class ProfileKeyring:
         self._home = home
 
     def create(self) -> None:
-        """Make the ring's folder and its agent's settings."""
+        """Make the ring's folder and its agent's settings; raises `path-too-long`."""
+        agents.refuse_long_path(self._home)
         files.private_folder(self._home)
         files.replace(self._home / "gpg-agent.conf", AGENT_CONF.encode())
 

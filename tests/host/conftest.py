@@ -48,11 +48,14 @@ def runtime() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[Session]:
+def session(runtime: Path) -> Iterator[Session]:
     """D-Bus, keyring, GnuPG home and XDG folders that nobody else uses."""
     need("dbus-daemon", "dbus-send", "gnome-keyring-daemon", "gpgconf")
-    with Session(tmp_path_factory.mktemp("session"), runtime=runtime) as made:
+    # Where no logind is, GnuPG's sockets are in the key rings; pytest's folders are too deep.
+    root = Path(tempfile.mkdtemp(prefix="mbx-"))
+    with Session(root, runtime=runtime) as made:
         yield made
+    shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -200,6 +201,25 @@ def test_every_part_of_the_key_is_protected(home: Home, ring: ProfileKeyring) ->
     assert len(parts) == 5
     for part in parts:
         assert b"protected-private-key" in part.read_bytes(), part
+
+
+@pytest.mark.parametrize("part", ["a", "ü"])
+def test_a_path_that_is_too_long_for_sockets_is_refused_before_anything_is_made(
+    home: Home, part: str
+) -> None:
+    runtime = Path(f"/run/user/{os.getuid()}")
+    if runtime.exists():
+        pytest.skip("GnuPG's sockets are in /run/user")
+    longest = 106 - len("/S.gpg-agent.browser") - len("..new") - len(os.fsencode(home.path)) - 1
+    fits = home.path / (part * (longest // len(part.encode())))
+    ring = ProfileKeyring(fits)
+    ring.create()
+    draft = ProfileKeyring(fits.rename(fits.with_name(f".{fits.name}.new")))
+    assert draft.generate("Anna", "anna@kunde.test", NEW)
+    with pytest.raises(MailboxError) as refused:
+        ProfileKeyring(fits.with_name(fits.name + part)).create()
+    assert refused.value.code == "path-too-long"
+    assert not fits.with_name(fits.name + part).exists()
 
 
 @pytest.mark.parametrize("passphrase", ["old", "Ünï 密 'x'"])
