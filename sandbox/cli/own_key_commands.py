@@ -291,9 +291,45 @@ def revoke(
     if dry_run:
         _show_plan(printer, house, name, lambda profile: plan_revoke(profile, wish))
         return
-    _confirm(printer, name, yes=yes)
+    _confirm(
+        printer,
+        f"Revoke the key of {name}? Once it is published, there is no way back.",
+        "Revoking a key has no way back; nothing was changed.",
+        yes=yes,
+    )
     with printer.working():
         result = revoke_key(house, name, wish)
+    printer.result(result)
+
+
+@_on_keys(
+    NAME,
+    click.argument("fingerprint", callback=_checked(parse_fingerprint)),
+    click.option("--yes", is_flag=True, help="Do not ask."),
+    DRY_RUN,
+)
+def forget(printer: Printer, name: str, fingerprint: str, yes: bool, dry_run: bool) -> None:
+    """Destroy a key that a mailbox had before; mail encrypted to it cannot be read any more.
+
+    Its public part and what revokes it stay. The mail client lets go of its copy at the next open.
+    A copy in your own GnuPG is not touched.
+    """
+    from sandbox.lifecycle.forget_key import forget as forget_key
+    from sandbox.lifecycle.forget_key import plan_forget
+
+    house = compose(printer)
+    plan = plan_forget(house.records.load(name), fingerprint)
+    if dry_run:
+        _show_plan(printer, house, name, lambda _: plan)
+        return
+    _confirm(
+        printer,
+        f"Destroy {fingerprint}? Mail of {name} that is encrypted to it can never be read again.",
+        "A destroyed key does not come back, nor does its mail; nothing was changed.",
+        yes=yes,
+    )
+    with printer.working():
+        result = forget_key(house, name, fingerprint)
     printer.result(result)
 
 
@@ -304,15 +340,14 @@ def _words(text: str) -> str:
     return text
 
 
-def _confirm(printer: Printer, name: str, *, yes: bool) -> None:
+def _confirm(printer: Printer, question: str, meaning: str, *, yes: bool) -> None:
     import sys
 
     if yes:
         return
-    question = f"Revoke the key of {name}? Once it is published, there is no way back."
     if printer.as_json or not sys.stdin.isatty():
         raise MailboxError(
-            "Revoking a key has no way back; nothing was changed.",
+            meaning,
             resolution="Say --yes.",
             code="not-confirmed",
             exit_code=Exit.USAGE,

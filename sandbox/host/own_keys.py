@@ -102,6 +102,18 @@ class OwnKeyring:
         if self._described(fingerprint).primary.state != "revoked":
             raise unusable("The certificate", f"does not revoke the key {fingerprint}")
 
+    def destroy_secret(self, fingerprint: str) -> None:
+        """Remove every secret part of a key; its public part and revocation certificate stay.
+
+        Raises:
+            MailboxError: `gnupg-failed`.
+        """
+        if not self._gpg(*_LISTING, "--list-secret-keys", fingerprint).stdout:
+            return
+        done = self._gpg("--delete-secret-keys", fingerprint)
+        if done.returncode != 0:
+            raise _failed("destroy the key", done.stderr)
+
     def sign(self, text: str, fingerprints: tuple[str, ...], passphrase: str) -> str:
         """The text with a signature of each key in it."""
         users = [option for each in fingerprints for option in ("--local-user", each)]

@@ -94,6 +94,7 @@ def desired_state(
             "agent": _AGENT if held_on_host(profile) else None,
             "key": own.get(profile.keys.fingerprint or ""),
             "retired": [own[each] for each in profile.keys.retired],
+            "forgotten": list(profile.keys.forgotten),
             "correspondents": [
                 {
                     "fingerprint": each.fingerprint,

@@ -100,7 +100,7 @@ def since(history: History, fingerprint: str) -> str:
     for entry in history.entries:
         if entry.fact("fingerprint") != fingerprint:
             continue
-        if entry.verb == "keys remove":
+        if entry.verb in ("keys remove", "keys forget"):
             found = ""
         elif entry.event == "done" and entry.step in ("take", "draft", "keys"):
             found = found or entry.time

@@ -21,6 +21,9 @@ from sandbox.model.secrets import KEY_PASSPHRASE
 from sandbox.ports import OwnKeyring, ProfileKeyring
 from sandbox.state import files
 
+# In a plan's facts, the key that a change destroys.
+DOOMED = "doomed"
+
 _RING = Step("ring", "Putting the changed key ring in place", "it replaces the old one as a whole")
 _WRITE = Step("profile", "Writing the profile", "it names the keys of the mailbox")
 
@@ -65,6 +68,7 @@ def steps_of_change(title: str, reason: str) -> tuple[Step, ...]:
 def change(house: House, plan: Plan, draft: Draft, make: Callable[[Draft], str | None]) -> Keys:
     """Run a change; `make` returns the fingerprint of the new own key, or None for the same."""
     name, wished = plan.name, [""]
+    doomed = str(plan.facts.get(DOOMED, ""))
 
     def in_copy() -> dict[str, Any]:
         draft.begin()
@@ -76,33 +80,35 @@ def change(house: House, plan: Plan, draft: Draft, make: Callable[[Draft], str |
         {
             "draft": in_copy,
             "ring": lambda: rings.put_in_place(house, name),
-            "profile": lambda: follow_ring(house, name, wished[0]),
+            "profile": lambda: follow_ring(house, name, wished[0], doomed),
         },
         house.journal(name),
         house.progress,
-        undo=lambda: _undo(house, name, wished[0]),
+        undo=lambda: _undo(house, name, wished[0], doomed),
     )
     return house.records.load(name).keys
 
 
 def settle_change(house: House, name: str, run_id: str) -> str:
     """Bring a killed change to an end; returns what came of it."""
-    entries = house.journal(name).read().entries
-    done = next((e for e in entries if e.run == run_id and (e.event, e.step) == _DRAFTED), None)
-    _undo(house, name, done.fact("fingerprint") if done else "")
+    entries = [each for each in house.journal(name).read().entries if each.run == run_id]
+    begun = next((each for each in entries if each.event == "begin"), None)
+    done = next((each for each in entries if (each.event, each.step) == _DRAFTED), None)
+    wished = done.fact("fingerprint") if done else ""
+    _undo(house, name, wished, begun.fact(DOOMED) if begun else "")
     return f"`mailbox keys list {name}` shows the keys that it has."
 
 
 _DRAFTED = ("done", "draft")
 
 
-def _undo(house: House, name: str, wished: str) -> None:
+def _undo(house: House, name: str, wished: str, doomed: str) -> None:
     rings.tidy(house, name)
     files.remove_unfinished(house.paths.profile(name))
-    follow_ring(house, name, wished)
+    follow_ring(house, name, wished, doomed)
 
 
-def follow_ring(house: House, name: str, wished: str) -> None:
+def follow_ring(house: House, name: str, wished: str, doomed: str = "") -> None:
     """Let the profile say what its key ring has; a profile that cannot be read stays as it is."""
     try:
         profile = house.records.load(name)
@@ -110,16 +116,16 @@ def follow_ring(house: House, name: str, wished: str) -> None:
         return
     sought = [*profile.keys.private, *([wished] if wished else [])]
     found = {key.fingerprint: key for key in house.profile_keyring(name).look(sought)}
-    keys = as_in_ring(profile.keys, found, wished)
+    keys = as_in_ring(profile.keys, found, wished, doomed)
     if keys != profile.keys:
         house.records.save(replace(profile, keys=keys))
 
 
-def as_in_ring(keys: Keys, ring: Mapping[str, Key], wished: str) -> Keys:
+def as_in_ring(keys: Keys, ring: Mapping[str, Key], wished: str, doomed: str = "") -> Keys:
     """What a profile has to say of its own keys when its ring holds these.
 
     The wished key is the own one as soon as it is there; the one before is retired, and so is one
-    that was revoked.
+    that was revoked. The doomed one is forgotten as soon as its secret is not there any more.
     """
     wish = ring.get(wished)
     own = wished if wish and wish.secret else keys.fingerprint
@@ -127,5 +133,15 @@ def as_in_ring(keys: Keys, ring: Mapping[str, Key], wished: str) -> Keys:
     if key and key.validity == "r":
         own, key = None, None
     retired = tuple(dict.fromkeys(each for each in keys.private if each != own))
+    forgotten = keys.forgotten
+    if doomed in retired and not (ring.get(doomed) and ring[doomed].secret):
+        retired = tuple(each for each in retired if each != doomed)
+        forgotten = (*forgotten, doomed)
     known = day_of(key.expires) if key else keys.expires
-    return replace(keys, fingerprint=own, retired=retired, expires=known if own else "")
+    return replace(
+        keys,
+        fingerprint=own,
+        retired=retired,
+        expires=known if own else "",
+        forgotten=tuple(each for each in forgotten if each not in (own, *retired)),
+    )

@@ -100,18 +100,18 @@ def plan_revoke(profile: Profile, wish: Revocation) -> Plan:
 
 def generate(house: House, name: str, new: NewKey) -> Result:
     """Make a key for a mailbox that has none."""
-    with _changing(house, name, "keys generate") as profile:
+    with changing(house, name, "keys generate") as profile:
         plan = plan_generate(profile)
         wish = Rotation(new=new)
         keys = change(house, plan, Draft(house, profile), lambda draft: _take(draft, wish, None))
     facts = {"fingerprint": keys.fingerprint, "expires": keys.expires}
     summary = f"{keys.fingerprint} is the key of {profile.name} now."
-    return _result(house, plan.verb, profile.name, f"{summary} {_publish(profile)}", facts)
+    return result_of(house, plan.verb, profile.name, f"{summary} {_publish(profile)}", facts)
 
 
 def rotate(house: House, name: str, wish: Rotation) -> Result:
     """Give the mailbox another key; the one before goes on opening old mail."""
-    with _changing(house, name, "keys rotate") as profile:
+    with changing(house, name, "keys rotate") as profile:
         plan = plan_rotate(profile, wish)
         given = _given(house, wish.key)
         draft = Draft(house, profile)
@@ -123,12 +123,12 @@ def rotate(house: House, name: str, wish: Rotation) -> Result:
     if old := plan.facts.get("old"):
         summary += f" {old} only opens old mail."
     summary = f"{summary} {_publish(profile)}"
-    return _result(house, plan.verb, profile.name, summary, facts | asdict(letter))
+    return result_of(house, plan.verb, profile.name, summary, facts | asdict(letter))
 
 
 def extend(house: House, name: str, wish: Extension) -> Result:
     """Move the end of the own key, or take the dates that it was given elsewhere."""
-    with _changing(house, name, "keys extend") as profile:
+    with changing(house, name, "keys extend") as profile:
         plan = plan_extend(profile)
         own = str(plan.facts["fingerprint"])
         newer = house.user_keyring.public(own) if wish.gnupg else wish.file
@@ -136,13 +136,13 @@ def extend(house: House, name: str, wish: Extension) -> Result:
     when = f"until {keys.expires}" if keys.expires else "without an end"
     summary = f"{own} is good {when}. {_publish(profile)}"
     facts = {"fingerprint": own, "expires": keys.expires}
-    return _result(house, plan.verb, profile.name, summary, facts)
+    return result_of(house, plan.verb, profile.name, summary, facts)
 
 
 def revoke(house: House, name: str, wish: Revocation) -> Result:
     """Revoke a key of the mailbox; it still opens old mail."""
     used: list[str] = []
-    with _changing(house, name, "keys revoke") as profile:
+    with changing(house, name, "keys revoke") as profile:
         plan = plan_revoke(profile, wish)
         fingerprint = str(plan.facts["fingerprint"])
 
@@ -157,7 +157,7 @@ def revoke(house: House, name: str, wish: Revocation) -> Result:
     summary += f" Send the revoked key to those who have it: `mailbox keys show {profile.name} "
     summary += f"{fingerprint} --public`."
     facts = {"fingerprint": fingerprint, "reason": str(wish.reason), "certificate": used[0]}
-    return _result(house, plan.verb, profile.name, summary, {**facts, "public": public})
+    return result_of(house, plan.verb, profile.name, summary, {**facts, "public": public})
 
 
 def letter_again(house: House, name: str) -> Letter:
@@ -195,7 +195,8 @@ def save_certificate(house: House, name: str, fingerprint: str | None, file: Pat
 
 
 @contextmanager
-def _changing(house: House, name: str, verb: str) -> Iterator[Profile]:
+def changing(house: House, name: str, verb: str) -> Iterator[Profile]:
+    """The profile, settled and locked for a change of its own keys."""
     known = settle_name(house, name)
     with house.locked(known, verb):
         settle(house, known)
@@ -260,7 +261,8 @@ def _publish(profile: Profile) -> str:
     return f"Publish it: `mailbox keys publish {profile.name} FOLDER`."
 
 
-def _result(house: House, verb: str, name: str, summary: str, facts: dict[str, Any]) -> Result:
+def result_of(house: House, verb: str, name: str, summary: str, facts: dict[str, Any]) -> Result:
+    """The result of a change of own keys, and when the mail client takes it."""
     is_open = observe(house, name).machine is not MachineState.CLOSED
     when = "once it was closed and opened again" if is_open else "at the next open"
     said = f"{summary} The mail client takes it {when}."

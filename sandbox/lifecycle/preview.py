@@ -139,7 +139,7 @@ def changing_certificate(house: House, name: str, new: NewCertificate | None) ->
 
 
 def changing_own_key(house: House, name: str, plan: Callable[[Profile], Plan]) -> Plan:
-    """What `keys generate|rotate|extend|revoke` would do; refused as it would be."""
+    """What `keys generate|rotate|extend|revoke|forget` would do; refused as it would be."""
     profile = house.records.load(find_name(house, name))
     return _after_settling(house, profile.name, plan(profile))
 

@@ -80,7 +80,7 @@ def renew(
     _keep_certificates(house, profile)
     put_in_place(house, name)
     kept = (each for each in profile.keys.correspondents if each.fingerprint in public)
-    return Keys(fingerprint, tuple(kept), tuple(had), expires)
+    return Keys(fingerprint, tuple(kept), tuple(had), expires, profile.keys.forgotten)
 
 
 def _keep_certificates(house: House, profile: Profile) -> None:

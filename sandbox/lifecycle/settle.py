@@ -19,7 +19,7 @@ _KEYSLOT_VERBS = ("recovery-code", "recover", "header-backup", "header-restore")
 # Verbs that write the profile at once or not at all; an open machine goes on meanwhile.
 _PROFILE_VERBS = ("keys add", "keys remove", "keys smime", "keys check")
 # Verbs that put a changed key ring in the old one's place; an open machine goes on meanwhile.
-_RING_VERBS = ("keys generate", "keys rotate", "keys extend", "keys revoke")
+_RING_VERBS = ("keys generate", "keys rotate", "keys extend", "keys revoke", "keys forget")
 
 
 def settle(house: House, name: str) -> str:

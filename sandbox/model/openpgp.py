@@ -25,13 +25,15 @@ class Keys:
     """The profile's OpenPGP key and its correspondents'.
 
     `retired` keys, the newest first, only decrypt what was written to them. `expires` is the own
-    key's day, as a correspondent's.
+    key's day, as a correspondent's. The secrets of `forgotten` keys were destroyed here, and the
+    mail client has to let go of its copies.
     """
 
     fingerprint: str | None = None
     correspondents: tuple[Correspondent, ...] = ()
     retired: tuple[str, ...] = ()
     expires: str = ""
+    forgotten: tuple[str, ...] = ()
 
     @property
     def private(self) -> tuple[str, ...]:
@@ -43,11 +45,13 @@ def read_keys(reader: Reader) -> Keys:
     """The keys in a profile's table; problems gather in the reader."""
     fingerprint = reader.parsed("fingerprint", names.parse_fingerprint, "")
     expires = reader.parsed("expires", _parse_day, "")
-    retired = [_key(reader, entry) for entry in reader.get("retired", list, [])]
+    retired = _keys(reader, "retired")
+    forgotten = _keys(reader, "forgotten")
     correspondents = tuple(_correspondent(each) for each in reader.tables("correspondents"))
     reader.finish()
-    others = tuple(dict.fromkeys(key for key in retired if key and key != fingerprint))
-    return Keys(fingerprint or None, correspondents, others, expires)
+    others = tuple(key for key in retired if key != fingerprint)
+    gone = tuple(key for key in forgotten if key not in (fingerprint, *others))
+    return Keys(fingerprint or None, correspondents, others, expires, gone)
 
 
 def _correspondent(entry: Reader) -> Correspondent:
@@ -62,12 +66,14 @@ def _correspondent(entry: Reader) -> Correspondent:
     return Correspondent(key, tuple(map(str, addresses)), expires)
 
 
-def _key(reader: Reader, entry: object) -> str:
-    try:
-        return names.parse_fingerprint(str(entry))
-    except ValueError as error:
-        reader.problem("retired", str(error))
-        return ""
+def _keys(reader: Reader, field: str) -> tuple[str, ...]:
+    found = []
+    for entry in reader.get(field, list, []):
+        try:
+            found.append(names.parse_fingerprint(str(entry)))
+        except ValueError as error:
+            reader.problem(field, str(error))
+    return tuple(dict.fromkeys(found))
 
 
 def _parse_day(text: str) -> str:
@@ -86,6 +92,8 @@ def write_keys(keys: Keys) -> dict[str, Any]:
         written["expires"] = keys.expires
     if keys.retired:
         written["retired"] = list(keys.retired)
+    if keys.forgotten:
+        written["forgotten"] = list(keys.forgotten)
     written["correspondents"] = [
         {"fingerprint": each.fingerprint, "addresses": list(each.addresses)}
         | ({"expires": each.expires} if each.expires else {})

@@ -44,6 +44,7 @@ _WEIGHT = (
     "keys rotate",
     "keys extend",
     "keys revoke",
+    "keys forget",
 )
 
 

@@ -117,6 +117,20 @@ def test_keys_off_the_list_go_in_one_command(guest: Guest, people: list[Person])
     assert guest.count("--delete-keys") == 1 and guest.valid() == {"dora <dora@p.test>"}
 
 
+def test_a_key_that_was_destroyed_on_the_host_leaves_nothing(guest: Guest) -> None:
+    with Person("Anna", "anna@kunde.test") as old, Person("Anna", "anna@kunde.test") as new:
+        had = [own(old)]
+        guest.keys.apply({"key": own(new), "retired": had, "correspondents": []})
+        files = set(guest.home.glob(".gnupg/private-keys-v1.d/*.key"))
+        gone = {"key": own(new), "retired": [], "correspondents": []}
+        gone["forgotten"] = [old.fingerprint.lower()]
+        for _ in range(2):  # it may be said again and again
+            assert guest.keys.apply(gone) == []
+        left = set(guest.home.glob(".gnupg/private-keys-v1.d/*.key"))
+        assert left < files and len(left) == len(files) / 2
+        assert old.fingerprint not in guest.keys._known()
+
+
 def test_another_address_is_vouched_for_and_the_old_one_no_more(
     guest: Guest, people: list[Person]
 ) -> None:

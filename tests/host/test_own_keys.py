@@ -14,6 +14,7 @@ from sandbox.host.custody.keygrips import held_grips
 from sandbox.host.gnupg import ProfileKeyring
 from sandbox.host.own_keys import OwnKeyring
 from sandbox.lifecycle import rings
+from sandbox.lifecycle.forget_key import forget
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.keychange import follow_ring
 from sandbox.lifecycle.onboard import KeyChoice, onboard
@@ -188,6 +189,23 @@ def test_without_the_keyring_the_kept_certificate_revokes(mailbox: House) -> Non
     result = revoke(mailbox, NAME, Revocation(fingerprint, Reason.COMPROMISED))
     assert result.facts["certificate"] == "kept"
     assert details(mailbox, fingerprint).primary.state == "revoked"
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_forgotten_key_decrypts_nothing_and_leaves_no_file(mailbox: House, split: bool) -> None:
+    old = own(mailbox)
+    rotate(mailbox, NAME, Rotation(new=NewKey(split=split)))
+    ring, new = mailbox.paths.gnupg(NAME), own(mailbox)
+    both = len(list(ring.glob("private-keys-v1.d/*.key")))
+    assert held_grips(ring, new, (old,)).decrypt != held_grips(ring, new, ()).decrypt
+    forget(mailbox, NAME, old)
+    assert held_grips(ring, new, (old,)) == held_grips(ring, new, ())
+    assert len(list(ring.glob("private-keys-v1.d/*.key"))) == both - 2
+    assert details(mailbox, old).primary.secret == "none"
+    assert details(mailbox, new).primary.secret == "here"
+    # What was published can still be taken back.
+    assert revoke(mailbox, NAME, Revocation(old)).facts["certificate"] == "kept"
+    assert details(mailbox, old).primary.state == "revoked"
 
 
 def test_a_wrong_passphrase_is_an_error_and_asks_nobody(home: Home) -> None:

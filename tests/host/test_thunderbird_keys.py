@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -144,6 +145,29 @@ def test_a_key_that_expired_is_said_and_reads_on(
     assert (composed.encrypt, composed.sign) == (True, True)
 
 
+def test_a_key_that_ends_while_it_is_open_reads_on_and_signs_nothing(
+    world: World, thunderbird: NativeThunderbird, stack: ExitStack
+) -> None:
+    owner = Owner("plain", stack)
+    world.write(owner, "noch in der Zeit")
+    owner.own.extend(owner.fingerprint, "seconds=30", NEW)
+    details = owner.own.describe(owner.fingerprint)
+    assert details is not None
+    ends = max(part.expires or 0 for part in details.parts)
+    world.show(thunderbird, world.desired(owner.exported()))
+    last = len(world.server.messages(CUSTOMER)) - 1
+    composed = thunderbird.proof.write(CORRESPONDENT, "in der Zeit", "Text", send=False)
+    assert any("will expire" in bar for bar in composed.bars), composed
+    time.sleep(max(0, ends - time.time() + 1))
+    shown = thunderbird.proof.open(index=last)
+    assert (shown.encrypted, shown.body) == ("ok", "noch in der Zeit")
+    before = len(world.server.messages(CORRESPONDENT))
+    late = thunderbird.proof.write(CORRESPONDENT, "danach", "Text")
+    assert any("has expired" in bar for bar in late.bars) and not late.sent, late
+    assert [each["kind"] for each in late.dialogs] == ["window"], late.dialogs
+    assert len(world.server.messages(CORRESPONDENT)) == before
+
+
 def test_retired_keys_open_the_mail_of_their_time(world: World, stack: ExitStack) -> None:
     old, dead, new = (Owner(shape, stack) for shape in ("a signing subkey", "plain", "plain"))
     first = len(world.server.messages(CUSTOMER))
@@ -167,3 +191,13 @@ def test_retired_keys_open_the_mail_of_their_time(world: World, stack: ExitStack
     assert thunderbird.proof.open(index=first + 2).body == "an den neuen"
     composed = thunderbird.proof.write(CORRESPONDENT, "offen", "Text", send=False)
     assert not composed.sign
+    # Destroyed on the host, its secret is gone from here, and the mail cannot be read.
+    forgotten = world.desired(None)  # type: ignore[arg-type]
+    forgotten["openpgp"]["forgotten"] = [new.fingerprint]
+    world.show(thunderbird, forgotten)
+    assert not any(
+        key["secret"]
+        for key in thunderbird.proof.facts().keys
+        if key["fingerprint"] == new.fingerprint
+    )
+    assert thunderbird.proof.open(index=first + 2).encrypted != "ok"

@@ -1018,6 +1018,10 @@ class FakeOwnKeyring:
                 raise MailboxError("Another's.", code="key-unusable", exit_code=Exit.KEYS)
             self._file(fingerprint, "revoked").write_bytes(certificate)
 
+    def destroy_secret(self, fingerprint: str) -> None:
+        with self._world.change("own.destroy_secret"):
+            self._file(fingerprint, "secret").unlink(missing_ok=True)
+
     def sign(self, text: str, fingerprints: tuple[str, ...], passphrase: str) -> str:
         with self._world.change("own.sign"):
             for each in fingerprints:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.lifecycle import correspondents, given, keys, own_keys, password, smime
+from sandbox.lifecycle import correspondents, forget_key, given, keys, own_keys, password, smime
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.keycheck import check_keys
@@ -37,6 +37,7 @@ from tests.unit.fakes import (
     BERT,
     EXIT_KILLED,
     NAME,
+    OWN,
     PASSWORD,
     SETTINGS,
     World,
@@ -91,6 +92,7 @@ VERBS: dict[str, Verb] = {
     "keys rotate": lambda house: own_keys.rotate(house, NAME, own_keys.Rotation()),
     "keys extend": lambda house: own_keys.extend(house, NAME, own_keys.Extension()),
     "keys revoke": lambda house: own_keys.revoke(house, NAME, own_keys.Revocation()),
+    "keys forget": lambda house: forget_key.forget(house, NAME, OWN),
     # Not killed here, but what stands before a verb that is.
     "onboard without key": lambda house: onboard(house, make_wish(key=KeyChoice())),
     "onboard host": lambda house: onboard(house, make_wish(settings=HOST)),
@@ -134,6 +136,7 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "keys rotate of an open one": ("onboard host", "open"),
     "keys extend": ("onboard",),
     "keys revoke": ("onboard", "keys rotate"),
+    "keys forget of an open one": ("onboard", "keys rotate", "open"),
 }
 ABOUT_KEYS = tuple(verb for verb in VERBS if verb.startswith("keys"))
 # The longer name first: each is looked for in the name of a scene.

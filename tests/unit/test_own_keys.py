@@ -12,6 +12,7 @@ import pytest
 from sandbox.cli import own_key_commands
 from sandbox.lifecycle import preview
 from sandbox.lifecycle.case import take_inventory
+from sandbox.lifecycle.forget_key import forget
 from sandbox.lifecycle.house import House
 from sandbox.lifecycle.key_details import show_key
 from sandbox.lifecycle.keychange import as_in_ring
@@ -362,6 +363,53 @@ def test_the_profile_follows_the_ring(
     assert after.expires == (keys.expires if not ring else "")
 
 
+# -- forget ---------------------------------------------------------------------------------------
+
+
+def test_a_forgotten_key_leaves_the_machine_and_can_still_be_revoked(
+    own: House, world: World
+) -> None:
+    rotate(own, NAME, Rotation())
+    result = forget(own, NAME, OWN)
+    assert result.facts == {"fingerprint": OWN, "open": False}
+    assert (keys_of(own).private, keys_of(own).forgotten) == ((NEXT,), (OWN,))
+    assert OWN not in [each.fingerprint for each in list_keys(own, NAME)]
+    open_mailbox(own, NAME, headless=True)
+    said = world.desired[-1]["openpgp"]
+    assert (said["retired"], said["forgotten"]) == ([], [OWN])
+    assert show_key(own, NAME, OWN).role == "former"
+    assert revoke(own, NAME, Revocation(OWN)).facts["certificate"] == "kept"
+    assert keys_of(own).private == (NEXT,)
+
+
+def test_only_a_key_of_before_is_forgotten(own: House) -> None:
+    with refused("key-in-use"):
+        forget(own, NAME, OWN)
+    for other in (BERT, NEXT):
+        with refused("key-not-found"):
+            forget(own, NAME, other)
+    rotate(own, NAME, Rotation())
+    forget(own, NAME, OWN)
+    with refused("key-not-found"):
+        forget(own, NAME, OWN)
+
+
+def test_a_forgotten_key_that_comes_back_is_the_own_one_again(own: House) -> None:
+    rotate(own, NAME, Rotation())
+    forget(own, NAME, OWN)
+    rotate(own, NAME, Rotation(KeyChoice(file=f"secret {OWN} anna@kunde.test".encode())))
+    keys = keys_of(own)
+    assert (keys.fingerprint, keys.retired, keys.forgotten) == (OWN, (NEXT,), ())
+
+
+def test_what_was_forgotten_stays_so_in_a_ring_made_anew(own: House) -> None:
+    rotate(own, NAME, Rotation())
+    forget(own, NAME, OWN)
+    own.vault.delete(own.records.load(NAME).id, KEY_PASSPHRASE)
+    recover(own, NAME, Means(CODES[-1], lambda: PASSWORD, without_key=True))
+    assert keys_of(own).forgotten == (OWN,)
+
+
 # -- shown before it is done, and on the command line ---------------------------------------------
 
 
@@ -404,6 +452,12 @@ def test_the_commands_report(
     assert json.loads(capsys.readouterr().out)["dry_run"] is True
     assert run(own, monkeypatch, "revoke", NAME, "--yes", "--reason", "unused", "--json") == 0
     assert json.loads(capsys.readouterr().out)["facts"]["reason"] == "unused"
+    assert run(own, monkeypatch, "forget", NAME, OWN, "--json") == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "not-confirmed"
+    assert run(own, monkeypatch, "forget", NAME, OWN, "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["dry_run"] is True
+    assert run(own, monkeypatch, "forget", NAME, OWN, "--yes", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["fingerprint"] == OWN
 
 
 @pytest.mark.parametrize("text", ["2", "y", "0y", "-1y", "2020-01-01", "tomorrow", "2y; rm"])

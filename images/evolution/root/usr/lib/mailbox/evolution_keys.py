@@ -62,6 +62,7 @@ class Keys:
         before = self._noted()
         self._withdraw([old for old, mark in before.items() if marks.get(old) != mark])
         known = self._known()
+        self._forget([old for old in wish.get("forgotten") or [] if old.upper() in known])
         new = [each for each in correspondents if "valid" not in known.get(_print(each), ())]
         self._import([each["public"] for each in new], "a correspondent's key")
         for retired in wish.get("retired") or []:
@@ -173,6 +174,13 @@ class Keys:
             listed = [old for old in gone if old in there]
             if listed:
                 self._gpg("--yes", "--delete-keys", *listed, check=False)
+
+    def _forget(self, destroyed: list[str]) -> None:
+        """A key that was destroyed on the host leaves nothing here."""
+        for fingerprint in destroyed:
+            done = self._gpg("--yes", "--delete-secret-and-public-key", fingerprint, check=False)
+            if done.returncode:
+                raise KeyFailureError(f"{fingerprint} could not be removed: {_tail(done.stderr)}")
 
     def _import(self, armored: list[str], what: str) -> None:
         if not armored:
