@@ -242,7 +242,7 @@ def show(desktop: Desktop, task: Json) -> Json:
     # and again.
     rows = list(reversed(_rows(desktop, messages, task)))
     turn_s = TURN_S if len(rows) > 1 else None
-    named = {"message_id": task.get("message_id") or "", "technology": "OpenPGP"}
+    named = {"message_id": task.get("message_id") or ""}
     for row in itertools.cycle(rows):
         messages.select(row)
         reading = _settled(desktop, messages, task, turn_s=turn_s)
@@ -375,7 +375,11 @@ def _protection(shown: str, security: str) -> Json:
         signed = "verified"
     elif "signature" in shown:
         signed = "unknown" if "cannot verify sender" in shown else "notok"
-    return {"encrypted": "ok" if "encrypted" in security.lower() else None, "signed": signed}
+    return {
+        "encrypted": "ok" if "encrypted" in security.lower() else None,
+        "signed": signed,
+        "technology": "S/MIME" if "S/MIME" in security else "OpenPGP",
+    }
 
 
 def reply(desktop: Desktop, task: Json) -> Json:

@@ -38,7 +38,7 @@ def refuse_long_path(home: Path) -> None:
         "nothing was kept.",
         resolution="Take a shorter name, or a shorter path in MAILBOX_HOME.",
         code="path-too-long",
-        exit_code=Exit.KEYS,
+        exit_code=Exit.USAGE,
     )
 
 

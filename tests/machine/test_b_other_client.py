@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from demo.davserver import ADDRESS_BOOK, CALENDAR
+from demo.mailserver import CORRESPONDENT, CUSTOMER
 from demo.main import CONTACT, EVENT, prove
+from demo.smime import SmimeAuthority
 from tests.machine import proofs
 from tests.machine.conftest import NAME, World
 
@@ -62,3 +66,24 @@ def test_its_windows_are_the_mailboxs_own(evolution: World) -> None:
     facts = prove(evolution.session, NAME, client="evolution").facts(messages=1)
     assert facts.identity["address"] == "anna@kunde.test"
     assert facts.identities == 1
+
+
+def test_a_mail_for_its_certificate_is_read_and_verified(evolution: World, tmp_path: Path) -> None:
+    authority, canary = SmimeAuthority(), f"Geheim-{secrets.token_hex(8)}"
+    anna, bert = authority.issue(CUSTOMER), authority.issue(CORRESPONDENT)
+    file, ca = tmp_path / "anna.p12", tmp_path / "ca.pem"
+    file.write_bytes(anna.pkcs12("from the provider"))
+    ca.write_text(authority.pem)
+    options = ("--passphrase-fd", "0", "--ca", str(ca))
+    evolution.mailbox("keys", "smime", NAME, str(file), *options, input=b"from the provider\n")
+    sealed = bert.letter(CUSTOMER, "Sealed by Bert", canary, anna)
+    try:
+        evolution.server.deliver(sealed, CUSTOMER)
+        evolution.mailbox("close", NAME)
+        evolution.open()
+        proof = prove(evolution.session, NAME, client="evolution")
+        expected = {"encrypted": "ok", "signed": "verified"}
+        shown = proof.open(subject="Sealed by Bert", expect=expected, text=canary)
+        assert (shown.technology, canary in shown.body) == ("S/MIME", True)
+    finally:
+        evolution.mailbox("keys", "smime", NAME, "--remove")

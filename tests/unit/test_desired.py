@@ -82,6 +82,7 @@ def test_it_says_all_that_the_contract_names() -> None:
                 "public": "public",
             },
             "retired": [],
+            "forgotten": [],
             "correspondents": [
                 {
                     "fingerprint": BERT,

@@ -121,6 +121,7 @@ class TestOnboard:
             "agent": None,
             "key": None,
             "retired": [],
+            "forgotten": [],
             "correspondents": [],
         }
 
