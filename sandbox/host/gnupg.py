@@ -15,11 +15,12 @@ from typing import Any
 import gnupg
 
 from sandbox.host import agents, process
+from sandbox.host.keylisting import LISTING, read_listing
 from sandbox.host.keyparts import material, parts_problem, version_problem, weakness
 from sandbox.host.listing import exported_keys
 from sandbox.host.own_keys import OwnKeyring
 from sandbox.model.errors import Exit, MailboxError
-from sandbox.model.keydetails import NewKey
+from sandbox.model.keydetails import Details, NewKey
 from sandbox.model.keys import ExportedKeys, Key, addresses_of, key_problem
 from sandbox.model.packets import Bundle, armored, read_keys
 from sandbox.state import files
@@ -78,6 +79,12 @@ class UserKeyring:
     def has_secret(self, fingerprint: str) -> bool:
         """Whether the secret key is here."""
         return bool(self._listed(fingerprint))
+
+    def describe(self, fingerprint: str) -> Details | None:
+        """A key whose secret parts are here or on a smartcard; None when there is no such key."""
+        home = () if self._home is None else ("--homedir", self._home)
+        command = ["gpg", *home, "--batch", "--no-tty", *LISTING, "--list-secret-keys", fingerprint]
+        return read_listing(process.run(command, check=False).stdout).get(fingerprint)
 
     def secret(self, fingerprint: str, ask: Ask) -> tuple[bytes, str]:
         """The secret key as GnuPG exports it, and its passphrase (empty when it has none)."""

@@ -11,6 +11,10 @@ _STATES = {"e": "expired", "r": "revoked", "d": "unusable", "i": "unusable", "n"
 _NAMES = {"1": "rsa", "2": "rsa", "3": "rsa", "16": "elg", "17": "dsa"}
 
 
+# gpg's options for what `read_listing` reads (gnupg, doc/DETAILS).
+LISTING = ("--with-colons", "--with-subkey-fingerprint", "--fixed-list-mode")
+
+
 def read_listing(listing: bytes) -> dict[str, Details]:
     """Each key of `--with-colons --list-keys` or `--list-secret-keys`, by its fingerprint."""
     found: dict[str, Details] = {}

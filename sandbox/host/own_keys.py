@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sandbox.host import agents, process
-from sandbox.host.keylisting import read_listing
+from sandbox.host.keylisting import LISTING, read_listing
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keydetails import HERE, Details, Reason, to_extend
 from sandbox.model.revocation import armed, disarmed
@@ -18,7 +18,6 @@ _REASONS = {
     Reason.SUPERSEDED: "2",
     Reason.UNUSED: "3",
 }
-_LISTING = ("--with-colons", "--with-subkey-fingerprint", "--fixed-list-mode")
 
 
 class OwnKeyring:
@@ -29,8 +28,8 @@ class OwnKeyring:
 
     def describe(self, fingerprint: str) -> Details | None:
         """A key that is in the ring, with its secret parts where there are any."""
-        secret = self._gpg(*_LISTING, "--list-secret-keys", fingerprint).stdout
-        public = secret or self._gpg(*_LISTING, "--list-keys", fingerprint).stdout
+        secret = self._gpg(*LISTING, "--list-secret-keys", fingerprint).stdout
+        public = secret or self._gpg(*LISTING, "--list-keys", fingerprint).stdout
         return read_listing(public).get(fingerprint)
 
     def extend(self, fingerprint: str, lasts: str, passphrase: str) -> Details:
@@ -55,7 +54,7 @@ class OwnKeyring:
 
     def update(self, fingerprint: str, armored: bytes) -> Details:
         """Take a newer public part of a key that is here: other dates, user ids, subkeys."""
-        found = read_listing(self._gpg(*_LISTING, "--show-keys", input=armored).stdout)
+        found = read_listing(self._gpg(*LISTING, "--show-keys", input=armored).stdout)
         if list(found) != [fingerprint]:
             raise unusable("The file", f"does not hold exactly the key {fingerprint}")
         if b"PRIVATE KEY" in armored:
@@ -108,7 +107,7 @@ class OwnKeyring:
         Raises:
             MailboxError: `gnupg-failed`.
         """
-        if not self._gpg(*_LISTING, "--list-secret-keys", fingerprint).stdout:
+        if not self._gpg(*LISTING, "--list-secret-keys", fingerprint).stdout:
             return
         done = self._gpg("--delete-secret-keys", fingerprint)
         if done.returncode != 0:

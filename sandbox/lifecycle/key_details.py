@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.lifecycle.held import is_held_by_user
 from sandbox.lifecycle.house import House
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keydetails import Details
@@ -50,6 +51,9 @@ def show_key(house: House, name: str, fingerprint: str | None) -> Shown:
     kept = revocation_file(house.paths, profile.name, wanted)
     role = role_of(profile.keys, wanted) or ("former" if kept.exists() else "")
     details = house.own_keyring(profile.name).describe(wanted)
+    if role == "own" and is_held_by_user(profile.settings):
+        # Of that one the mailbox has the public part only.
+        details = house.user_keyring.describe(wanted) or details
     if not role or details is None:
         raise _not_here(profile, wanted)
     known = house.profile_keyring(profile.name).look([wanted])

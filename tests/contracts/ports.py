@@ -119,6 +119,7 @@ class UserKeyringContract:
         with pytest.raises(MailboxError) as refused:
             user_keyring.secret(NOBODY, never)
         assert refused.value.code == "key-not-found"
+        assert user_keyring.describe(NOBODY) is None and not user_keyring.has_secret(NOBODY)
 
 
 class ProfileKeyringContract:

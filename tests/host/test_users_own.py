@@ -57,15 +57,15 @@ for line in sys.stdin:
 class Owner:
     """A user whose GnuPG protects a key with a passphrase, and who answers a pinentry."""
 
-    def __init__(self) -> None:
+    def __init__(self, signing: str = "ed25519", encrypting: str = "cv25519") -> None:
         self.person = Person("Anna Kundin", "anna@kunde.test", key="")
         self.home = self.person.home
         settings = ("--pinentry-mode", "loopback", "--passphrase", PASSPHRASE)
-        made = ("--quick-gen-key", self.person.sender, "ed25519", "sign", "1y")
+        made = ("--quick-gen-key", self.person.sender, signing, "sign", "1y")
         (self.home / "gpg-agent.conf").write_text("allow-loopback-pinentry\n")
         self.person.gpg_command(*settings, *made)
         self.fingerprint = self.person.fingerprint = self.person._own_key()
-        more = ("--quick-add-key", self.fingerprint, "cv25519", "encrypt", "1y")
+        more = ("--quick-add-key", self.fingerprint, encrypting, "encrypt", "1y")
         self.person.gpg_command(*settings, *more)
         self.answers(PASSPHRASE)
         self.use_pinentry(self.home / "pinentry")

@@ -786,6 +786,13 @@ class FakeUserKeyring:
     def has_secret(self, fingerprint: str) -> bool:
         return fingerprint in self._world.keys
 
+    def describe(self, fingerprint: str) -> Details | None:
+        if not self.has_secret(fingerprint):
+            return None
+        card = "D276000124010304FF00123456780000"
+        part = Part(fingerprint, "rsa2048", ("certify", "sign"), 1, None, VALID, card)
+        return Details((UserId("A <a@b.test>", VALID),), (part,))
+
     def secret(self, fingerprint: str, ask: Callable[[str], str]) -> tuple[bytes, str]:
         address, passphrase = self._known(fingerprint)
         said = ask(fingerprint) if passphrase else ""

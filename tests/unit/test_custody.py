@@ -20,6 +20,7 @@ from sandbox.host.custody.keygrips import parse_grips, parse_retired
 from sandbox.lifecycle import rings
 from sandbox.lifecycle.close import close
 from sandbox.lifecycle.house import House
+from sandbox.lifecycle.key_details import show_key
 from sandbox.lifecycle.keys import list_keys
 from sandbox.lifecycle.onboard import onboard
 from sandbox.lifecycle.open import open_mailbox
@@ -303,6 +304,11 @@ def test_a_key_whose_secret_the_user_lacks_is_not_taken(
         onboard(house, make_wish(settings=USERS))
     assert caught.value.code == "key-not-found" and "smartcard" in caught.value.resolution
     assert house.records.find(NAME) is None and world.state["vault"] == {}
+
+
+def test_a_key_that_the_user_holds_is_shown_as_it_is_there(house: House) -> None:
+    onboard(house, make_wish(settings=USERS))
+    assert show_key(house, NAME, None).details.primary.secret.startswith("D276")
 
 
 def test_a_lost_card_is_told_by_the_list(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
