@@ -104,7 +104,12 @@ class NativeThunderbird:
             "MAILBOX_READY_DEADLINE": "180",
             "DISPLAY": self.display,
         }
-        return guest_module("thunderbird", "client", settings)
+        client = guest_module("thunderbird", "client", settings)
+        scratch, usual = self._folder / "tmp", client.environment
+        scratch.mkdir()
+        # What it writes for a while stays here, and goes with it; a machine's is in its memory.
+        client.environment = lambda *about: usual(*about) | {"TMPDIR": str(scratch)}  # type: ignore[attr-defined]
+        return client
 
     def _preferences(self) -> str:
         """What a machine's /etc/hosts and its own loopback do: names and a free port."""
