@@ -1,14 +1,16 @@
-"""Three hundred correspondents against one: accepting, listing, opening, and Thunderbird's part.
+"""Three hundred correspondents against one: accepting, listing, opening, and the clients' part.
 
     python -m benchmarks.many [--count N] [--json FILE] [--without-thunderbird]
 
-Everything real but the machine: GnuPG, a keyring of its own, and, with Thunderbird installed here,
-the files of the image. All figures of one run are of one computer; the ratio is what counts.
+Everything real but the machine: GnuPG, a keyring of its own, what Evolution's image does with it,
+and, with Thunderbird installed here, the files of its image. All figures of one run are of one
+computer; the ratio is what counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from benchmarks import computer
 from benchmarks.goals import Finding, Table
 from demo.correspondent import Person
 from demo.desired import desired_state
+from demo.guestcode import guest_module
 from demo.mailserver import CUSTOMER, MailServer
 from demo.native import NativeThunderbird, missing
 from demo.session import Session
@@ -100,6 +103,33 @@ def _gather(session: Session, people: list[Json]) -> None:
     subprocess.run(command, check=True, env=session.env)
 
 
+def for_evolution(people: list[Json]) -> dict[str, float]:
+    """Evolution's key ring, which GnuPG has to trust: all of them new, none of them, one gone."""
+    with tempfile.TemporaryDirectory(prefix="gpg-") as folder:
+        env = {"HOME": folder, "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        with Person("Anna Kundin", CUSTOMER) as customer:
+            key = {
+                "fingerprint": customer.fingerprint,
+                "secret": customer.secret_key(),
+                "public": customer.public_key(),
+                "passphrase": None,
+            }
+        keys = guest_module("evolution", "evolution_keys", {}).Keys(Path(folder), env)
+        try:
+            return {
+                f"evolution, {name}": seconds(
+                    lambda now=now: keys.apply({"key": key, "correspondents": now})
+                )
+                for name, now in (
+                    ("all new", people),
+                    ("none new", people),
+                    ("one gone", people[1:]),
+                )
+            }
+        finally:
+            subprocess.run(["gpgconf", "--homedir", str(keys.folder), "--kill", "all"], check=False)
+
+
 def in_thunderbird(people: list[Json]) -> dict[str, float]:
     """Seconds from `account` to `keys`: all of them new, none of them changed, one changed."""
     with ExitStack() as stack:
@@ -145,7 +175,7 @@ def main() -> int:
     parser.add_argument("--without-thunderbird", action="store_true")
     wanted = parser.parse_args()
     people = make_people(wanted.count)
-    parts: list[Callable[[list[Json]], dict[str, float]]] = [on_the_host]
+    parts: list[Callable[[list[Json]], dict[str, float]]] = [on_the_host, for_evolution]
     if not wanted.without_thunderbird and not missing():
         parts.append(in_thunderbird)
     rows = []
