@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -115,6 +116,25 @@ def test_keys_off_the_list_go_in_one_command(guest: Guest, people: list[Person])
     guest.apply(own(anna), wish(bert), wish(carla), wish(dora))
     guest.apply(own(anna), wish(dora))
     assert guest.count("--delete-keys") == 1 and guest.valid() == {"dora <dora@p.test>"}
+
+
+def test_a_key_that_ends_while_it_is_open_reads_on_and_signs_nothing(guest: Guest) -> None:
+    with Person("Anna", "anna@kunde.test") as anna:
+        sealed = anna.gpg.encrypt(b"noch in der Zeit", [anna.fingerprint], always_trust=True).data
+        ends = time.time() + 15
+        anna.gpg_command("--quick-set-expire", anna.fingerprint, "seconds=15")
+        anna.gpg_command("--quick-set-expire", anna.fingerprint, "seconds=15", "*")
+        assert guest.apply(own(anna)) == []
+        tried = {"own": anna.fingerprint, "correspondents": []}
+        assert dict(guest.keys.check(tried)) == {anna.fingerprint: ""}
+        time.sleep(max(0, ends + 2 - time.time()))
+        ((_, problem),) = guest.keys.check(tried)
+        assert "a mail could not be signed and encrypted" in problem
+        command = ["gpg", "--batch", "--decrypt"]
+        read = subprocess.run(
+            command, input=sealed, env=guest.env, check=False, capture_output=True
+        )
+        assert read.stdout == b"noch in der Zeit"
 
 
 def test_a_key_that_was_destroyed_on_the_host_leaves_nothing(guest: Guest) -> None:
