@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import computer
 from benchmarks.goals import Finding, Table
 from demo.correspondent import Person
-from demo.desired import desired_state
+from demo.desired import desired_state, own_key
 from demo.guestcode import guest_module
 from demo.mailserver import CUSTOMER, MailServer
 from demo.native import NativeThunderbird, missing
@@ -108,12 +108,7 @@ def for_evolution(people: list[Json]) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="gpg-") as folder:
         env = {"HOME": folder, "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
         with Person("Anna Kundin", CUSTOMER) as customer:
-            key = {
-                "fingerprint": customer.fingerprint,
-                "secret": customer.secret_key(),
-                "public": customer.public_key(),
-                "passphrase": None,
-            }
+            key = own_key(customer)
         keys = guest_module("evolution", "evolution_keys", {}).Keys(Path(folder), env)
         try:
             return {

@@ -54,12 +54,7 @@ def desired_state(
         "calendars": [_collection(dav, CALENDAR, "Termine")] if dav else [],
         "address_books": [_collection(dav, ADDRESS_BOOK, "Kontakte")] if dav else [],
         "openpgp": {
-            "key": {
-                "fingerprint": customer.fingerprint,
-                "secret": customer.secret_key(),
-                "passphrase": None,
-                "public": customer.public_key(),
-            },
+            "key": own_key(customer),
             "correspondents": [
                 {
                     "fingerprint": person.fingerprint,
@@ -71,6 +66,16 @@ def desired_state(
         },
         "policy": {"remote_content": False},
         "marionette": marionette,
+    }
+
+
+def own_key(person: Person) -> Json:
+    """Somebody's key with its secret, as a mailbox is given its own."""
+    return {
+        "fingerprint": person.fingerprint,
+        "secret": person.secret_key(),
+        "passphrase": None,
+        "public": person.public_key(),
     }
 
 

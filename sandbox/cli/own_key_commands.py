@@ -318,10 +318,10 @@ def forget(printer: Printer, name: str, fingerprint: str, yes: bool, dry_run: bo
     from sandbox.lifecycle.forget_key import plan_forget
 
     house = compose(printer)
-    plan = plan_forget(house.records.load(name), fingerprint)
     if dry_run:
-        _show_plan(printer, house, name, lambda _: plan)
+        _show_plan(printer, house, name, lambda profile: plan_forget(profile, fingerprint))
         return
+    plan_forget(house.records.load(name), fingerprint)  # refused before anything is asked
     _confirm(
         printer,
         f"Destroy {fingerprint}? Mail of {name} that is encrypted to it can never be read again.",

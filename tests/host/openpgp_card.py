@@ -34,7 +34,8 @@ CAPABILITIES = bytes.fromhex("20000000000000FF0000")
 RSA_2048 = bytes.fromhex("010800002000")
 SLOTS = {0xB6: 0, 0xB8: 1, 0xA4: 2}  # sign, decrypt, authenticate
 
-OK, WRONG_DATA, NOT_ALLOWED = 0x9000, 0x6A80, 0x6982
+FOR_SIGNING, FOR_DECRYPTING, ADMIN = 0x81, 0x82, 0x83  # what a PIN is verified for
+OK, NOT_ALLOWED = 0x9000, 0x6982
 NOT_FOUND, NO_SUCH_OBJECT, NO_SUCH_COMMAND, BLOCKED = 0x6A82, 0x6A88, 0x6D00, 0x6983
 
 
@@ -111,23 +112,23 @@ class Card:
             case 0xCA, tag:
                 return self._object(tag)
             case 0xDA, tag:
-                self._need(3)
+                self._need(ADMIN)
                 self.objects[tag] = data
                 return b""
             case 0xDB, 0x3FFF:
-                self._need(3)
+                self._need(ADMIN)
                 self._take(data)
                 return b""
             case 0x20, which:
-                return self._verify(which & 3, which, data)
+                return self._verify(which, data)
             case 0x47, 0x8100:
                 return self._public(SLOTS[data[0]])
             case 0x2A, 0x9E9A:
-                self._need(0x81)
+                self._need(FOR_SIGNING)
                 padded = b"\0\1" + b"\xff" * (253 - len(data)) + b"\0" + data
                 return self._key(0).raw(padded)
             case 0x2A, 0x8086:
-                self._need(0x82)
+                self._need(FOR_DECRYPTING)
                 plain = self._key(1).raw(data[1:])
                 return plain[plain.index(0, 2) + 1 :]
         raise RefusedError(NO_SUCH_COMMAND)
@@ -136,21 +137,21 @@ class Card:
         if which not in self.verified:
             raise RefusedError(NOT_ALLOWED)
 
-    def _verify(self, number: int, which: int, data: bytes) -> bytes:
-        admin = which == 0x83
-        counter, mark = (3, 3) if admin else (1, which)
+    def _verify(self, which: int, data: bytes) -> bytes:
+        admin = which == ADMIN
+        counter = 3 if admin else 1
         if not data:
-            if mark in self.verified:
+            if which in self.verified:
                 return b""
             raise RefusedError(0x63C0 | self.tries[counter])
         if not self.tries[counter]:
             raise RefusedError(BLOCKED)
         if data.decode(errors="replace") != (self.admin if admin else self.pin):
             self.tries[counter] -= 1
-            self.verified.discard(mark)
+            self.verified.discard(which)
             raise RefusedError(0x63C0 | self.tries[counter])
         self.tries[counter] = 3
-        self.verified.add(mark)
+        self.verified.add(which)
         return b""
 
     def _key(self, slot: int) -> Rsa:
@@ -163,9 +164,6 @@ class Card:
         return tlv(0x7F49, tlv(0x81, key.n.to_bytes(256, "big")) + tlv(0x82, b"\1\0\1"))
 
     def _object(self, tag: int) -> bytes:
-        triple = lambda first, size: b"".join(  # noqa: E731
-            self.objects.get(first + slot, bytes(size)) for slot in range(3)
-        )
         tries = bytes((self.tries[1], 0, self.tries[3]))
         simple = {
             0x4F: IDENTIFIER,
@@ -173,9 +171,9 @@ class Card:
             0xC0: CAPABILITIES,
             **dict.fromkeys((0xC1, 0xC2, 0xC3), RSA_2048),
             0xC4: b"\1\x20\x20\x20" + tries,  # one PIN is enough for many signatures
-            0xC5: triple(0xC7, 20),
-            0xC6: triple(0xCA, 20),
-            0xCD: triple(0xCE, 4),
+            0xC5: self._of_each(0xC7, 20),
+            0xC6: self._of_each(0xCA, 20),
+            0xCD: self._of_each(0xCE, 4),
             0x93: bytes(3),
         }
         if tag == 0x6E:
@@ -191,6 +189,10 @@ class Card:
         if tag not in simple:
             raise RefusedError(NO_SUCH_OBJECT)
         return simple[tag]
+
+    def _of_each(self, first: int, size: int) -> bytes:
+        """What was written of each of the three keys, one behind the other."""
+        return b"".join(self.objects.get(first + slot, bytes(size)) for slot in range(3))
 
     def _take(self, data: bytes) -> None:
         """The extended header list of a key (4.4.3.12)."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from demo.correspondent import Person
+from demo.desired import own_key
 from tests.host.conftest import need
 
 MODULE = Path(__file__).parents[2] / "images/evolution/root/usr/lib/mailbox/evolution_keys.py"
@@ -95,26 +96,21 @@ def wish(person: Person, *addresses: str) -> Json:
     }
 
 
-def own(person: Person) -> Json:
-    key = wish(person)
-    return {**key, "secret": person.secret_key(), "passphrase": None}
-
-
 def test_only_what_is_new_is_imported_and_certified(guest: Guest, people: list[Person]) -> None:
     anna, bert, carla, dora = people
-    assert guest.apply(own(anna), wish(bert), wish(carla)) == []
+    assert guest.apply(own_key(anna), wish(bert), wish(carla)) == []
     assert guest.valid() == {"bert <bert@p.test>", "carla <carla@p.test>"}
     assert guest.count("--quick-lsign-key") == 2 and guest.count("--check-trustdb") == 1
-    guest.apply(own(anna), wish(bert), wish(carla))
+    guest.apply(own_key(anna), wish(bert), wish(carla))
     assert guest.count("--quick-lsign-key") == guest.count("--delete-keys") == 0
-    guest.apply(own(anna), wish(bert), wish(carla), wish(dora))
+    guest.apply(own_key(anna), wish(bert), wish(carla), wish(dora))
     assert guest.count("--quick-lsign-key") == 1 and len(guest.valid()) == 3
 
 
 def test_keys_off_the_list_go_in_one_command(guest: Guest, people: list[Person]) -> None:
     anna, bert, carla, dora = people
-    guest.apply(own(anna), wish(bert), wish(carla), wish(dora))
-    guest.apply(own(anna), wish(dora))
+    guest.apply(own_key(anna), wish(bert), wish(carla), wish(dora))
+    guest.apply(own_key(anna), wish(dora))
     assert guest.count("--delete-keys") == 1 and guest.valid() == {"dora <dora@p.test>"}
 
 
@@ -124,7 +120,7 @@ def test_a_key_that_ends_while_it_is_open_reads_on_and_signs_nothing(guest: Gues
         ends = time.time() + 15
         anna.gpg_command("--quick-set-expire", anna.fingerprint, "seconds=15")
         anna.gpg_command("--quick-set-expire", anna.fingerprint, "seconds=15", "*")
-        assert guest.apply(own(anna)) == []
+        assert guest.apply(own_key(anna)) == []
         tried = {"own": anna.fingerprint, "correspondents": []}
         assert dict(guest.keys.check(tried)) == {anna.fingerprint: ""}
         time.sleep(max(0, ends + 2 - time.time()))
@@ -139,10 +135,10 @@ def test_a_key_that_ends_while_it_is_open_reads_on_and_signs_nothing(guest: Gues
 
 def test_a_key_that_was_destroyed_on_the_host_leaves_nothing(guest: Guest) -> None:
     with Person("Anna", "anna@kunde.test") as old, Person("Anna", "anna@kunde.test") as new:
-        had = [own(old)]
-        guest.keys.apply({"key": own(new), "retired": had, "correspondents": []})
+        had = [own_key(old)]
+        guest.keys.apply({"key": own_key(new), "retired": had, "correspondents": []})
         files = set(guest.home.glob(".gnupg/private-keys-v1.d/*.key"))
-        gone = {"key": own(new), "retired": [], "correspondents": []}
+        gone = {"key": own_key(new), "retired": [], "correspondents": []}
         gone["forgotten"] = [old.fingerprint.lower()]
         for _ in range(2):  # it may be said again and again
             assert guest.keys.apply(gone) == []
@@ -159,8 +155,8 @@ def test_another_address_is_vouched_for_and_the_old_one_no_more(
         command = ["gpg", "--homedir", str(eva.home), "--batch", "--pinentry-mode", "loopback"]
         adding = ["--passphrase", "", "--quick-add-uid", eva.fingerprint, "Eva <eva@work.test>"]
         subprocess.run([*command, *adding], check=True, capture_output=True)
-        guest.apply(own(anna), wish(bert), wish(eva, "eva@p.test"))
+        guest.apply(own_key(anna), wish(bert), wish(eva, "eva@p.test"))
         assert guest.valid() == {"bert <bert@p.test>", "Eva <eva@p.test>"}
-        guest.apply(own(anna), wish(bert), wish(eva, "eva@work.test"))
+        guest.apply(own_key(anna), wish(bert), wish(eva, "eva@work.test"))
         assert guest.valid() == {"bert <bert@p.test>", "Eva <eva@work.test>"}
         assert guest.count("--quick-lsign-key") == 1

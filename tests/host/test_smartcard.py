@@ -6,7 +6,6 @@ The card is `openpgp_card`; GnuPG, its scdaemon and pcscd are the real ones.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import threading
 import time
@@ -19,7 +18,7 @@ from demo.session import Session
 from sandbox.host.custody.client import Custodians
 from tests.host.conftest import absent, need
 from tests.host.openpgp_card import DRIVER, Reader
-from tests.host.test_users_own import PASSPHRASE, Machine, Owner
+from tests.host.test_users_own import PASSPHRASE, Machine, Owner, opened
 
 SERIAL = "D276000124010304FF00123456780000"
 PERFORM = 0x2A  # the instruction by which a card signs and decrypts
@@ -62,11 +61,8 @@ def owner(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
 
 @pytest.fixture
 def machine(owner: Owner) -> Iterator[Machine]:
-    made = Machine(owner, "kunde")
-    made.open()
-    yield made
-    made.close()
-    shutil.rmtree(made.folder, ignore_errors=True)
+    with opened(owner) as made:
+        yield made
 
 
 def until(true: Callable[[], bool], deadline_s: float = 30) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -155,13 +156,20 @@ def owner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
     owner.person.close()
 
 
-@pytest.fixture
-def machine(owner: Owner) -> Iterator[Machine]:
+@contextmanager
+def opened(owner: Owner) -> Iterator[Machine]:
+    """A machine that may use the owner's key."""
     made = Machine(owner, "kunde")
     made.open()
     yield made
     made.close()
     shutil.rmtree(made.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def machine(owner: Owner) -> Iterator[Machine]:
+    with opened(owner) as made:
+        yield made
 
 
 def test_the_users_agent_works_for_a_machine_and_is_left_as_it_was(owner: Owner) -> None:
