@@ -97,15 +97,15 @@ class Guest:
         try:
             yield self
         finally:
-            server.close()
-            asyncio.run_coroutine_threadsafe(_end_others(), loop).result(30)
+            asyncio.run_coroutine_threadsafe(_end(server), loop).result(30)
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-async def _end_others() -> None:
+async def _end(server: asyncio.Server) -> None:
+    server.close()
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
