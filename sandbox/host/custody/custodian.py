@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ class Custodian:
         ]
         try:
             while not self.stop.is_set() and config.control.exists():
-                await asyncio.wait({asyncio.create_task(self.stop.wait())}, timeout=LOOK_S)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.stop.wait(), LOOK_S)
         finally:
             for server in servers:
                 server.close()
