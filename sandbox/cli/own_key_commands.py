@@ -321,13 +321,15 @@ def forget(printer: Printer, name: str, fingerprint: str, yes: bool, dry_run: bo
     if dry_run:
         _show_plan(printer, house, name, lambda profile: plan_forget(profile, fingerprint))
         return
-    plan_forget(house.records.load(name), fingerprint)  # refused before anything is asked
-    _confirm(
-        printer,
-        f"Destroy {fingerprint}? Mail of {name} that is encrypted to it can never be read again.",
-        "A destroyed key does not come back, nor does its mail; nothing was changed.",
-        yes=yes,
-    )
+    # Refused before anything is asked, and not asked when there is nothing to destroy.
+    if plan_forget(house.records.load(name), fingerprint).steps:
+        _confirm(
+            printer,
+            f"Destroy {fingerprint}? Mail of {name} that is encrypted to it can never be read "
+            "again.",
+            "A destroyed key does not come back, nor does its mail; nothing was changed.",
+            yes=yes,
+        )
     with printer.working():
         result = forget_key(house, name, fingerprint)
     printer.result(result)

@@ -11,7 +11,7 @@ from sandbox.model.profile import Profile
 
 
 def plan_forget(profile: Profile, fingerprint: str) -> Plan:
-    """The steps of `keys forget`.
+    """The steps of `keys forget`; none when the key was forgotten already.
 
     Raises:
         MailboxError: `key-in-use` for the own key, `key-not-found` for one it never had.
@@ -23,6 +23,8 @@ def plan_forget(profile: Profile, fingerprint: str) -> Plan:
             code="key-in-use",
             exit_code=Exit.KEYS,
         )
+    if fingerprint in profile.keys.forgotten:
+        return Plan("keys forget", profile.name, ())
     if fingerprint not in profile.keys.retired:
         raise MailboxError(
             f"{profile.name} has no key {fingerprint} of before; nothing was destroyed.",
@@ -44,6 +46,14 @@ def forget(house: House, name: str, fingerprint: str) -> Result:
 
     with changing(house, name, "keys forget") as profile:
         plan = plan_forget(profile, fingerprint)
+        if not plan.steps:
+            return Result(
+                plan.verb,
+                profile.name,
+                f"The secret of {fingerprint} was destroyed before.",
+                {"fingerprint": fingerprint, "already": True},
+            )
         change(house, plan, Draft(house, profile, needed=False), destroy)
     summary = f"The secret of {fingerprint} is destroyed on this computer."
-    return result_of(house, plan.verb, profile.name, summary, {"fingerprint": fingerprint})
+    facts = {"fingerprint": fingerprint, "already": False}
+    return result_of(house, plan.verb, profile.name, summary, facts)

@@ -371,7 +371,7 @@ def test_a_forgotten_key_leaves_the_machine_and_can_still_be_revoked(
 ) -> None:
     rotate(own, NAME, Rotation())
     result = forget(own, NAME, OWN)
-    assert result.facts == {"fingerprint": OWN, "open": False}
+    assert result.facts == {"fingerprint": OWN, "already": False, "open": False}
     assert (keys_of(own).private, keys_of(own).forgotten) == ((NEXT,), (OWN,))
     assert OWN not in [each.fingerprint for each in list_keys(own, NAME)]
     open_mailbox(own, NAME, headless=True)
@@ -388,10 +388,14 @@ def test_only_a_key_of_before_is_forgotten(own: House) -> None:
     for other in (BERT, NEXT):
         with refused("key-not-found"):
             forget(own, NAME, other)
+
+
+def test_a_key_is_forgotten_once(own: House) -> None:
     rotate(own, NAME, Rotation())
     forget(own, NAME, OWN)
-    with refused("key-not-found"):
-        forget(own, NAME, OWN)
+    before = own.journal(NAME).read()
+    assert forget(own, NAME, OWN).facts == {"fingerprint": OWN, "already": True}
+    assert own.journal(NAME).read() == before and keys_of(own).forgotten == (OWN,)
 
 
 def test_a_forgotten_key_that_comes_back_is_the_own_one_again(own: House) -> None:
@@ -457,7 +461,9 @@ def test_the_commands_report(
     assert run(own, monkeypatch, "forget", NAME, OWN, "--dry-run", "--json") == 0
     assert json.loads(capsys.readouterr().out)["dry_run"] is True
     assert run(own, monkeypatch, "forget", NAME, OWN, "--yes", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["facts"]["fingerprint"] == OWN
+    assert json.loads(capsys.readouterr().out)["facts"]["already"] is False
+    assert run(own, monkeypatch, "forget", NAME, OWN, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["already"] is True
 
 
 @pytest.mark.parametrize("text", ["2", "y", "0y", "-1y", "2020-01-01", "tomorrow", "2y; rm"])
