@@ -20,7 +20,7 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,252})\Z", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62})\Z", re.ASCII)
 _NAMES = ("profile_id", "name")
 _PATHS = ("channel_socket", "control_socket", "log_file")
-_OTHERS = {"pid_file", "hostname", "connect_deadline_s", "forwards", "agent", "up", "held"}
+_OTHERS = {"hostname", "connect_deadline_s", "forwards", "agent", "up", "held"}
 _KEYS = {*_NAMES, *_PATHS, *_OTHERS}
 _AGENT_KEYS = {"listen", "connect"}
 _FORWARD_KEYS = {"name", "listen", "port", "connect_host", "connect_port"}
@@ -54,17 +54,11 @@ class WardenConfig:
     log_file: Path
     connect_deadline_s: float
     forwards: tuple[ForwardSpec, ...]
-    pid_file: Path | None = None
     # The machine has booted before, so it answers soon or has missed the hello.
     up: bool = False
     # Connects when somebody first waits for the machine: until then it stands still.
     held: bool = False
     agent: ForwardSpec | None = None
-
-    @property
-    def lock_file(self) -> Path:
-        """The file whose lock makes this warden the only one of its machine."""
-        return self.control_socket.with_name(self.control_socket.name + ".lock")
 
 
 class _Problems:
@@ -122,7 +116,6 @@ def parse_config(text: bytes) -> WardenConfig:
         log_file=problems.path(fields, "log_file"),
         connect_deadline_s=problems.number(fields, "connect_deadline_s", 0.1, 24 * 3600),
         forwards=_forwards(fields.get("forwards"), problems),
-        pid_file=problems.path(fields, "pid_file") if fields.get("pid_file") else None,
         up=fields.get("up") is True,
         held=fields.get("held") is True,
         agent=_agent(fields["agent"], problems) if fields.get("agent") else None,

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from sandbox.channel import commands
 from sandbox.channel.connect import Channel
+from sandbox.channel.daemon import Name
 from sandbox.channel.peer import Peer, PeerGoneError, RefusedError
 from sandbox.channel.protocol import MAX_REQUEST, Op, ProtocolError, Request, Stream
 from sandbox.channel.status import WardenStatus, status_fields
@@ -59,6 +60,7 @@ class ControlServer:
         self._path = path
         self._warden = warden
         self._server: asyncio.Server | None = None
+        self._name: Name | None = None
         self._clients: dict[asyncio.Task[None], Op | None] = {}
 
     async def start(self) -> None:
@@ -72,12 +74,18 @@ class ControlServer:
             )
         finally:
             os.umask(before)
+        self._name = Name(self._path)
+
+    def is_there(self) -> bool:
+        """Whether the socket can still be reached."""
+        return self._name is not None and self._name.is_ours()
 
     def close(self) -> None:
         """Take no new clients and remove the socket."""
         if self._server is not None:
             self._server.close()
-        self._path.unlink(missing_ok=True)
+        if self._name is not None:
+            self._name.remove()
 
     async def end_clients(self, keep: Callable[[Op | None], bool], grace_s: float) -> None:
         """Cut off the clients except those to keep, and give all of them a moment to finish."""

@@ -1,4 +1,4 @@
-"""What makes a Python program a lone background process: lock, own session, log, pid file."""
+"""What makes a Python program a lone background process: lock, own session, log."""
 
 from __future__ import annotations
 
@@ -8,8 +8,44 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+
+class Name:
+    """The name of a file that was made here: another's, when the file there is not that one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._made = path.stat()
+
+    def is_ours(self) -> bool:
+        """Whether the file can still be reached by it."""
+        with suppress(OSError):
+            return os.path.samestat(self._path.stat(), self._made)
+        return False
+
+    def remove(self) -> None:
+        """Remove the file, unless it is another's."""
+        if self.is_ours():
+            self._path.unlink(missing_ok=True)
+
+
+def lock_file(control: Path) -> Path:
+    """The file whose lock makes the process behind a control socket the only one."""
+    return control.with_name(control.name + ".lock")
+
+
+def own_lock(path: Path, given: Sequence[str]) -> int | None:
+    """The lock that the process was born with, by its descriptor's number, else one taken now."""
+    return int(given[0]) if given else hold_lock(path)
+
+
+def release_lock(path: Path, descriptor: int) -> None:
+    """Remove the file of a lock that ends with this process, unless it is another's by now."""
+    if _is_at(path, descriptor):
+        path.unlink(missing_ok=True)
 
 
 def hold_lock(path: Path) -> int | None:
@@ -58,9 +94,3 @@ def _configure_log() -> None:
     logging.getLogger().setLevel(logging.INFO)
     # asyncssh logs what guests tell about themselves.
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL + 1)
-
-
-def write_pid(path: Path | None) -> None:
-    """Write the process id for people; the lock is what counts."""
-    if path is not None:
-        path.write_text(f"{os.getpid()}\n", encoding="ascii")

@@ -1,7 +1,8 @@
 """The warden: the host process of one open machine, `python -m sandbox.channel.warden`.
 
 It reads its configuration from standard input, takes the machine's lock, serves the control
-socket and keeps the channel. It ends when it is told to or when the machine is gone.
+socket and keeps the channel. It ends when it is told to, when the machine is gone, or when
+nobody can reach it any more.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import asyncssh
 from sandbox.channel.config import MAX_CONFIG, WardenConfig, parse_config
 from sandbox.channel.connect import Channel, open_channel
 from sandbox.channel.control import ControlServer, UnsafeFolderError
-from sandbox.channel.daemon import detach, hold_lock, write_pid
+from sandbox.channel.daemon import detach, lock_file, own_lock, release_lock
 from sandbox.channel.egress import Counters, Egress
 from sandbox.channel.hello import HelloError
 from sandbox.channel.peer import RefusedError
@@ -48,6 +49,7 @@ GONE_AFTER_S = 2.0
 SHORT_LIFE_S = 30.0
 FLAP_PAUSE_MOST_S = 30.0
 END_GRACE_S = 3.0
+LOOK_S = 2.0
 
 log = logging.getLogger("mailbox.warden")
 
@@ -189,8 +191,8 @@ def _describe(error: Exception) -> str:
     return f"the connection failed ({type(error).__name__})"
 
 
-async def serve(config: WardenConfig) -> int:
-    """Run the warden until it is stopped or its machine is gone."""
+async def serve(config: WardenConfig, lock: int) -> int:
+    """Run the warden until it is stopped, or its machine or its socket is gone."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_exception)
     warden = MachineWarden(config)
@@ -200,24 +202,25 @@ async def serve(config: WardenConfig) -> int:
         loop.add_signal_handler(number, warden.stop.set)
     keeping = asyncio.create_task(warden.keep())
     stopping = asyncio.create_task(warden.stop.wait())
-    await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    missing = asyncio.create_task(_unreachable(control))
+    tasks = (keeping, stopping, missing)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     code = keeping.result() if keeping.done() else EXIT_OK
     control.close()
     # Who waits for the machine gets the answer that there is none.
     await control.end_clients(lambda op: op in (Op.WAIT, Op.STOP), 0.5)
-    for task in (keeping, stopping):
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(keeping, stopping, return_exceptions=True)
-    _remove_traces(config)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    release_lock(lock_file(config.control_socket), lock)
     warden.finished.set()
     await control.end_clients(lambda op: op is Op.STOP, END_GRACE_S)
     return code
 
 
-def _remove_traces(config: WardenConfig) -> None:
-    if config.pid_file is not None:
-        config.pid_file.unlink(missing_ok=True)
-    config.lock_file.unlink(missing_ok=True)
+async def _unreachable(control: ControlServer) -> None:
+    while control.is_there():
+        await asyncio.sleep(LOOK_S)
 
 
 def _log_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -234,21 +237,20 @@ def main() -> int:
         return EXIT_CONFIG
     os.umask(0o077)
     try:
-        lock = hold_lock(config.lock_file)
+        lock = own_lock(lock_file(config.control_socket), sys.argv[1:])
         if lock is None:
             sys.stderr.write("another warden holds this machine\n")
             return EXIT_RUNNING
         detach(config.log_file)
-        write_pid(config.pid_file)
     except OSError as error:
         sys.stderr.write(f"cannot start: {error}\n")
         return EXIT_SOCKET
     log.info("warden of %s (%s) begins", config.name, config.profile_id)
     try:
-        code = asyncio.run(serve(config))
+        code = asyncio.run(serve(config, lock))
     except (OSError, UnsafeFolderError) as error:
         log.error("cannot serve the control socket: %s", error)
-        _remove_traces(config)
+        release_lock(lock_file(config.control_socket), lock)
         return EXIT_SOCKET
     log.info("warden ends with %d", code)
     return code

@@ -12,7 +12,14 @@ from urllib.parse import unquote
 
 from sandbox.host import process
 from sandbox.model.errors import Exit, MailboxError
+from sandbox.state import files
 
+# The passphrase has 256 random bits: iterating its hash would only cost time (gpg-agent(1)).
+# Its cache lives no longer than the agent, and that ends with each call; an expiry of its own would
+# ask for the same passphrase once a subkey on a busy computer.
+_SETTINGS = "s2k-count 65536\nallow-loopback-pinentry\nno-allow-external-cache\n"
+# A custodian leads the agent to the keyring with a program of this name.
+PINENTRY = "pinentry"
 _GONE_S = 5.0
 # The longest path of a socket that GnuPG takes (unix(7)), what gpg-agent puts behind its
 # folder's, and what a draft of a key ring puts around its name.
@@ -42,6 +49,26 @@ def refuse_long_path(home: Path) -> None:
     )
 
 
+def configure(home: Path, more: str = "") -> None:
+    """Write the settings of a mailbox's agent; one that runs with others ends.
+
+    Raises:
+        MailboxError: as `files.replace`.
+    """
+    files.replace(home / "gpg-agent.conf", (_SETTINGS + more).encode())
+    end(home)
+
+
+def close_ring(home: Path) -> None:
+    """Undo what a custodian set up in a mailbox's key ring; one that was killed cannot itself.
+
+    The agent ends, and what it knew is gone with its memory.
+    """
+    if (home / PINENTRY).exists():
+        configure(home)
+        files.remove(home / PINENTRY)
+
+
 def end(home: Path) -> None:
     """End every daemon of a GnuPG home, and wait until its `gpg-agent` is gone.
 
@@ -49,7 +76,7 @@ def end(home: Path) -> None:
     """
     with contextlib.ExitStack() as stack:
         going = []
-        for pid in _agents(home):
+        for pid in of(home):
             with contextlib.suppress(ProcessLookupError):
                 descriptor = os.pidfd_open(pid)
                 stack.callback(os.close, descriptor)
@@ -60,8 +87,8 @@ def end(home: Path) -> None:
             select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
 
 
-def _agents(home: Path) -> Iterator[int]:
-    """Those that gpg started for this home: it names it to them."""
+def of(home: Path) -> Iterator[int]:
+    """The processes of agents that gpg started for this home: it names it to them."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (folder / "cmdline").read_bytes().split(b"\0")

@@ -25,10 +25,6 @@ from sandbox.model.keys import ExportedKeys, Key, addresses_of, key_problem
 from sandbox.model.packets import Bundle, armored, read_keys
 from sandbox.state import files
 
-# The passphrase has 256 random bits: iterating its hash would only cost time (gpg-agent(1)).
-# Its cache lives no longer than the agent, and that ends with each call; an expiry of its own would
-# ask for the same passphrase once a subkey on a busy computer.
-AGENT_CONF = "s2k-count 65536\nallow-loopback-pinentry\nno-allow-external-cache\n"
 _MOST_SUBKEYS = 64
 _NEW = NewKey()
 
@@ -119,7 +115,7 @@ class ProfileKeyring:
         """Make the ring's folder and its agent's settings; raises `path-too-long`."""
         agents.refuse_long_path(self._home)
         files.private_folder(self._home)
-        files.replace(self._home / "gpg-agent.conf", AGENT_CONF.encode())
+        agents.configure(self._home)
 
     def destroy(self) -> None:
         """End the agent and remove the ring with everything in it."""

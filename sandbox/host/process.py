@@ -144,7 +144,7 @@ def secret_pipe(secret: bytes) -> Iterator[int]:
         thread.join(timeout=5)
 
 
-def spawn_daemon(argv: Sequence[str], *, config: bytes) -> int:
+def spawn_daemon(argv: Sequence[str], *, config: bytes, pass_fds: Sequence[int] = ()) -> int:
     """Start a program that outlives us, hand it `config` on standard input; returns its PID."""
     child = subprocess.Popen(
         list(argv),
@@ -153,6 +153,7 @@ def spawn_daemon(argv: Sequence[str], *, config: bytes) -> int:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         cwd="/",
+        pass_fds=pass_fds,
     )
     assert child.stdin is not None  # noqa: S101 - PIPE was asked for
     with contextlib.suppress(BrokenPipeError), child.stdin:

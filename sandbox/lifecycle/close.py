@@ -195,7 +195,8 @@ class ClosingSteps:
         self._house.machines.destroy(self._house.domain(self._name))
 
     def _clear(self) -> None:
-        self._house.custodians.stop(self._house.paths.custody_socket(self._name))
+        paths = self._house.paths
+        self._house.custodians.stop(paths.custody_socket(self._name), paths.gnupg(self._name))
         self._house.storage.end(self._house.paths.volume_socket(self._name))
         self._house.storage.end(self._house.paths.saved_file(self._name))
         if self._tidy:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -20,6 +22,7 @@ from demo.desired import desired_state
 from demo.mailserver import CORRESPONDENT, CUSTOMER, MailServer
 from demo.native import NativeThunderbird, missing
 from demo.session import Session, find_bytes
+from sandbox.host import agents, daemons
 from sandbox.host.custody.client import Custodians
 from sandbox.host.gnupg import ProfileKeyring
 from sandbox.host.vault import Vault
@@ -169,6 +172,20 @@ def test_a_custodian_that_is_away_is_an_error_on_the_screen_and_passes(world: Wo
     Custodians().stop(world.folder / "custody.sock")
     assert not (world.folder / "agent.sock").exists()
     assert world.read(1).encrypted == "notok"
+    world.hold()
+    assert world.read(1).body == TEXT
+
+
+def test_what_a_killed_custodian_left_is_ended(world: World) -> None:
+    control, ring = world.folder / "custody.sock", world.anna.home
+    assert world.read(1).body == TEXT  # the agent remembers the passphrase
+    custodian = daemons.peer(control)
+    assert custodian is not None
+    os.kill(custodian, signal.SIGKILL)
+    assert list(agents.of(ring)) and (ring / "pinentry").exists()
+    Custodians().stop(control, ring)
+    assert not list(agents.of(ring)) and not (ring / "pinentry").exists()
+    assert "pinentry-program" not in (ring / "gpg-agent.conf").read_text()
     world.hold()
     assert world.read(1).body == TEXT
 

@@ -26,6 +26,7 @@ import pytest
 from sandbox.channel.client import ProvisionResult, WardenClient
 from sandbox.channel.protocol import Op, Request, encode_request
 from sandbox.channel.untrusted import GuestEvent
+from sandbox.host import daemons
 from sandbox.model.errors import MailboxError
 from tests.host.warden_guest import SSHD, Guest, make_host_key, read_hello, ready_line
 
@@ -80,7 +81,6 @@ def start(guest: Guest, folder: Path) -> Iterator[Starter]:
             "name": "clientA",
             "channel_socket": str(guest.socket_path),
             "control_socket": str(folder / "warden.sock"),
-            "pid_file": str(folder / "warden.pid"),
             "hostname": "clientA",
             "log_file": str(folder / "warden.log"),
             "connect_deadline_s": PATIENCE_S,
@@ -127,7 +127,7 @@ def refused_code(call: Callable[[], object]) -> str:
 
 
 def nothing_left(folder: Path) -> bool:
-    return not list(folder.glob("warden.sock*")) and not (folder / "warden.pid").exists()
+    return not list(folder.glob("warden.sock*"))
 
 
 # Commands
@@ -450,7 +450,7 @@ def test_the_socket_is_private_and_only_one_warden_holds_a_machine(
     client.wait_ready(PATIENCE_S)
     assert (folder / "warden.sock").stat().st_mode & 0o777 == 0o600
     assert (folder / "warden.log").stat().st_mode & 0o777 == 0o600
-    assert int((folder / "warden.pid").read_text()) == first.pid
+    assert daemons.peer(folder / "warden.sock") == first.pid
     assert os.getsid(first.pid) == first.pid
     second = start()
     assert second.wait(PATIENCE_S) == 75

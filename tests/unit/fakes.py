@@ -644,7 +644,7 @@ class FakeCustodians:
         with self._world.change("custodians.allow") as state:
             return str(control) in state["custodians"]
 
-    def stop(self, control: Path) -> None:
+    def stop(self, control: Path, ring: Path | None = None) -> None:
         with self._world.change("custodians.stop") as state:
             state["custodians"].pop(str(control), None)
 

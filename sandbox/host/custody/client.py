@@ -6,16 +6,16 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sandbox.host import process
+from sandbox.host import agents, daemons
 from sandbox.model.errors import Exit, MailboxError
 
 _START_S = 20.0
+_END_S = 5.0
 _POLL_S = 0.05
 
 
@@ -29,10 +29,9 @@ class Custodians:
             MailboxError: `custody-failed`.
         """
         control = Path(config["control"])
-        self.stop(control)
-        argv = [sys.executable, "-P", "-m", "sandbox.host.custody.custodian"]
-        terminal = _terminal()
-        process.spawn_daemon(argv, config=json.dumps({**config, "tty": terminal}).encode())
+        self.stop(control, Path(config["home"]) if config["home"] else None)
+        told = {**config, "tty": _terminal()}
+        daemons.start("sandbox.host.custody.custodian", told, control)
         end = time.monotonic() + _START_S
         while (answer := self._ask(control, {"op": "status"})) is None:
             if time.monotonic() > end:
@@ -52,19 +51,19 @@ class Custodians:
         """Allow every operation for a while; False when no custodian runs."""
         return self._ask(control, {"op": "allow", "seconds": seconds}) is not None
 
-    def stop(self, control: Path) -> None:
-        """End a custodian and its gpg-agent; one that hangs is killed. None is no error."""
-        answer = self._ask(control, {"op": "stop"})
-        pid = int(answer["pid"]) if answer else 0
-        if not pid:
-            return
-        end = time.monotonic() + 5.0
-        while time.monotonic() < end and control.exists():
-            time.sleep(_POLL_S)
-        if control.exists():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
-            control.unlink(missing_ok=True)
+    def stop(self, control: Path, ring: Path | None = None) -> None:
+        """End a custodian; None is no error, and one that hangs is killed.
+
+        In the mailbox's key ring, if it has one, the gpg-agent is ended too.
+        """
+        if self._ask(control, {"op": "stop"}) is not None:
+            end = time.monotonic() + _END_S
+            while time.monotonic() < end and control.exists():
+                time.sleep(_POLL_S)
+        daemons.kill(control)
+        control.unlink(missing_ok=True)
+        if ring is not None:
+            agents.close_ring(ring)
 
     @staticmethod
     def _ask(control: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.channel.daemon import detach, hold_lock
+from sandbox.channel.daemon import Name, detach, lock_file, own_lock, release_lock
 from sandbox.host.custody.ask import ask_user
 from sandbox.host.custody.doors import Door, KeyRing
 from sandbox.host.custody.holder import Holder, Holding
@@ -96,14 +96,17 @@ class Custodian:
             await asyncio.start_unix_server(await self._serve_guest(), str(config.socket)),
             await asyncio.start_unix_server(self._command, str(config.control), limit=MAX_REQUEST),
         ]
+        names = [Name(config.socket), Name(config.control)]
         try:
-            while not self.stop.is_set() and config.control.exists():
+            while not self.stop.is_set() and all(name.is_ours() for name in names):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.stop.wait(), LOOK_S)
         finally:
             for server in servers:
                 server.close()
             self._door.end()
+            for name in names:
+                name.remove()
 
     async def _serve_guest(self) -> Any:
         config = self._config
@@ -178,17 +181,14 @@ def main() -> int:
     """Run as a process of its own."""
     config = Config.parse(sys.stdin.buffer.read(64 * 1024))
     os.umask(0o077)
-    lock = hold_lock(config.control.with_name(config.control.name + ".lock"))
+    lock = own_lock(lock_file(config.control), sys.argv[1:])
     if lock is None:
         return EXIT_RUNNING
     detach(config.log_file)
     for path in (config.socket, config.control):
         path.unlink(missing_ok=True)
-    try:
-        asyncio.run(_main(config))
-    finally:
-        for path in (config.socket, config.control):
-            path.unlink(missing_ok=True)
+    asyncio.run(_main(config))
+    release_lock(lock_file(config.control), lock)
     return 0
 
 

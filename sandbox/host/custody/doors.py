@@ -15,7 +15,6 @@ from pathlib import Path
 from sandbox.host import agents, process
 from sandbox.host.custody.agent import Agent
 from sandbox.host.custody.keygrips import Grips, held_grips
-from sandbox.host.gnupg import AGENT_CONF
 from sandbox.state import files
 
 
@@ -63,20 +62,15 @@ class KeyRing(Door):
     def __init__(self, home: Path, profile: uuid.UUID, turns: Path) -> None:
         super().__init__(home)
         self._folder = home
-        self._pinentry = home / "pinentry"
+        pinentry = home / agents.PINENTRY
         module = "sandbox.host.custody.pinentry"
         command = [sys.executable, "-P", "-m", module, str(profile), str(turns)]
-        files.replace(self._pinentry, f"#!/bin/sh\nexec {shlex.join(command)}\n".encode())
-        self._pinentry.chmod(0o700)
+        files.replace(pinentry, f"#!/bin/sh\nexec {shlex.join(command)}\n".encode())
+        pinentry.chmod(0o700)
         # In its settings, not on a command line: whatever starts an agent here starts this one.
         # The keyring is asked once an hour, not once a mail.
-        self._configure(f"pinentry-program {self._pinentry}\ndefault-cache-ttl 3600\n")
+        agents.configure(home, f"pinentry-program {pinentry}\ndefault-cache-ttl 3600\n")
 
     def end(self) -> None:
-        """End the agent; what it knew is gone with its memory."""
-        self._configure("")
-        self._pinentry.unlink(missing_ok=True)
-
-    def _configure(self, more: str) -> None:
-        files.replace(self._folder / "gpg-agent.conf", (AGENT_CONF + more).encode())
-        agents.end(self._folder)
+        """End the agent, with all that it knows."""
+        agents.close_ring(self._folder)
