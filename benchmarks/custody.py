@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.samples import Sample, figure, of_kind
-from demo.correspondent import Person
+from demo.correspondent import Person, public_home
 from sandbox.host.custody.client import Custodians
 
 WAYS = ("direct", "filter")
@@ -28,13 +28,7 @@ class Reader:
 
     def __init__(self, folder: Path, owner: Person, agent: Path) -> None:
         self._home = folder
-        folder.mkdir(mode=0o700)
-        (folder / "gpg.conf").write_text("no-autostart\ntrust-model always\n")
-        self._gpg("--import", data=owner.public_key().encode())
-        ask = ["gpgconf", "--homedir", str(folder), "--list-dirs", "agent-socket"]
-        place = Path(subprocess.run(ask, check=True, capture_output=True).stdout.decode().strip())
-        place.unlink(missing_ok=True)
-        place.write_text(f"%Assuan%\nsocket={agent}\n")
+        public_home(folder, owner.public_key(), agent)
 
     def read(self, mail: bytes, expected: bytes) -> float:
         """Decrypt a mail as a mail client does, with a gpg of its own; returns seconds."""

@@ -16,6 +16,7 @@ from typing import Any
 import gnupg
 
 from demo import letters
+from sandbox.host import agents
 
 
 class GnuPGError(Exception):
@@ -35,6 +36,22 @@ class Reading:
     subject: str
     text: str
     outer_subject: str
+
+
+def public_home(home: Path, public_key: str, agent: Path) -> None:
+    """Make a GnuPG home as a machine has it: no secret key, and somebody's agent at a socket.
+
+    GnuPG follows a file in the place of its agent's socket (libassuan, "socket redirection"). It is
+    there before gpg is: an agent of this home would take it along when it ends.
+    """
+    home.mkdir(mode=0o700)
+    (home / "gpg.conf").write_text("no-autostart\ntrust-model always\n")
+    gnupg = ["--homedir", str(home)]
+    listing = ["gpgconf", *gnupg, "--list-dirs", "agent-socket"]
+    place = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.strip()
+    Path(place).write_text(f"%Assuan%\nsocket={agent}\n")
+    command = ["gpg", *gnupg, "--batch", "--quiet", "--import"]
+    subprocess.run(command, input=public_key.encode(), check=True)
 
 
 class Person:
@@ -67,7 +84,7 @@ class Person:
 
     def close(self) -> None:
         """End the home's GnuPG processes; remove the home if it was made for this person."""
-        subprocess.run(["gpgconf", "--homedir", str(self.home), "--kill", "all"], check=False)
+        agents.end(self.home)
         if self._temporary:
             shutil.rmtree(self.home, ignore_errors=True)
 

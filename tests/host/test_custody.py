@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.correspondent import Person
+from demo.correspondent import Person, public_home
+from sandbox.host import agents
 from sandbox.host.custody.agent import Agent
 from sandbox.host.custody.holder import Holder, Holding
 from sandbox.host.custody.keygrips import read_grips
@@ -46,15 +47,7 @@ class Guest:
         self.agent_home = owner.home
         self.grants = Grants(custody)
         self.home = self.folder / "gnupg"
-        self.home.mkdir(mode=0o700)
-        self.gpg("--import", stdin=owner.public_key().encode())
-        (self.home / "gpg.conf").write_text("no-autostart\ntrust-model always\n")
-        subprocess.run(["gpgconf", "--homedir", self.home, "--kill", "all"], check=True)
-        # Where it looks for its agent, as the image sets it up (gpg-agent(1), redirection).
-        place = ["gpgconf", "--homedir", self.home, "--list-dirs", "agent-socket"]
-        path = subprocess.run(place, check=True, capture_output=True, text=True).stdout.strip()
-        Path(path).unlink(missing_ok=True)
-        Path(path).write_text(f"%Assuan%\nsocket={self.socket}\n")
+        public_home(self.home, owner.public_key(), self.socket)
 
     def gpg(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         command = ["gpg", "--homedir", str(self.home), "--batch", "--yes", "--status-fd", "2"]
@@ -132,9 +125,9 @@ def guest(anna: Person) -> Iterator[Guest]:
 
 
 def encrypted(anna: Person, text: bytes) -> bytes:
-    return bytes(
-        anna.gpg.encrypt(text, [anna.fingerprint], sign=anna.fingerprint, always_trust=True).data
-    )
+    made = anna.gpg.encrypt(text, [anna.fingerprint], sign=anna.fingerprint, always_trust=True)
+    assert made.ok, made.stderr
+    return bytes(made.data)
 
 
 def test_a_guest_with_public_keys_only_decrypts_and_signs(guest: Guest, anna: Person) -> None:
@@ -209,7 +202,8 @@ def test_the_user_is_asked_once_a_mail(
     custody = Custody(Where.HOST, decrypt=Rule(ask=True), sign=Rule(ask=True))
     with Guest(anna, custody, answer).served() as guest:
         reads = [guest.gpg("--decrypt", stdin=letter) for _ in range(3)]
-        assert [read.stdout == b"Hallo" for read in reads] == [works] * 3
+        said = [read.stderr.decode() for read in reads]
+        assert [read.stdout == b"Hallo" for read in reads] == [works] * 3, said
         # Where nobody could be asked, each try asks again.
         assert guest.asked == ["decrypt"] * (3 if answer is None else 1)
 
@@ -228,7 +222,7 @@ def test_an_agent_that_dies_or_is_away_is_an_error_that_passes(guest: Guest, ann
     failed = guest.gpg("--decrypt", stdin=letter)
     assert failed.returncode != 0 and b"DECRYPTION_FAILED" in failed.stderr
     guest.agent_home = anna.home
-    subprocess.run(["gpgconf", "--homedir", anna.home, "--kill", "all"], check=True)
+    agents.end(anna.home)
     assert guest.gpg("--decrypt", stdin=letter).stdout == b"Hallo"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.host import agents
 from sandbox.host.gnupg import ProfileKeyring, UserKeyring, addresses_of
 from sandbox.model.errors import Exit, MailboxError
 from tests.host.conftest import need
@@ -91,10 +92,10 @@ class Home:
         self.restart_agent()
 
     def restart_agent(self) -> None:
-        subprocess.run(["gpgconf", "--homedir", str(self.path), "--kill", "all"], check=True)
+        agents.end(self.path)
 
     def end(self) -> None:
-        subprocess.run(["gpgconf", "--homedir", str(self.path), "--kill", "all"], check=False)
+        agents.end(self.path)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -228,7 +229,7 @@ def test_a_passphrase_is_asked_for_and_replaced(
 ) -> None:
     fingerprint = home.make(passphrase=passphrase)
     asked: list[str] = []
-    subprocess.run(["gpgconf", "--homedir", str(home.path), "--kill", "all"], check=False)
+    home.restart_agent()
     armored, old = user.secret(fingerprint, lambda text: asked.append(text) or passphrase)
     assert asked == [fingerprint] and old == passphrase
     ring.add_own(armored, old, NEW, never)
@@ -248,7 +249,7 @@ def test_a_protected_file_is_asked_for(home: Home, ring: ProfileKeyring) -> None
 def test_a_wrong_passphrase_is_said(home: Home, user: UserKeyring, ring: ProfileKeyring) -> None:
     fingerprint = home.make(passphrase="old")
     armored = home.export(fingerprint, "old")
-    subprocess.run(["gpgconf", "--homedir", str(home.path), "--kill", "all"], check=False)
+    home.restart_agent()
     refused_with("key-passphrase-wrong", lambda: user.secret(fingerprint, lambda _: "wrong"))
     refused_with("key-passphrase-wrong", lambda: ring.add_own(armored, "wrong", NEW, never))
     assert agents_of(ring) == []

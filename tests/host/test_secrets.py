@@ -17,7 +17,7 @@ import pytest
 
 from demo.correspondent import Person
 from demo.session import Session, find_bytes
-from sandbox.host import process
+from sandbox.host import agents, process
 from sandbox.model.recovery import parse_code
 from tests.host.conftest import need
 
@@ -148,7 +148,7 @@ def protected(person: Person) -> str:
         capture_output=True,
         check=True,
     )
-    subprocess.run(["gpgconf", "--homedir", str(person.home), "--kill", "all"], check=True)
+    agents.end(person.home)
     export = ["--pinentry-mode", "loopback", "--passphrase-fd", "0", "--armor"]
     return subprocess.run(
         [*home, *export, "--export-secret-keys", person.fingerprint],

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from demo.correspondent import Person
+from demo.correspondent import Person, public_home
 from sandbox.channel import assuan
+from sandbox.host import agents
 from sandbox.host.custody.client import Custodians
 from sandbox.host.custody.keygrips import read_grips
 from sandbox.model.errors import MailboxError
@@ -89,7 +90,7 @@ class Owner:
 
     def forget(self) -> None:
         """End the agent, and with it all that it remembers."""
-        subprocess.run(["gpgconf", "--homedir", self.home, "--kill", "all"], check=True)
+        agents.end(self.home)
 
     def sealed(self, text: bytes) -> bytes:
         encrypt = self.person.gpg.encrypt
@@ -109,19 +110,12 @@ class Machine:
     def __init__(self, owner: Owner, name: str, **rules: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="own-"))
         self.home = self.folder / "gnupg"
-        self.home.mkdir(mode=0o700)
         self._config = {
             key: str(self.folder / key)
             for key in ("socket", "control", "log_file", "activity", "turns")
         } | {"profile_id": str(uuid.uuid4()), "name": name, "fingerprint": owner.fingerprint}
         self._rules = {"decrypt": "allow", "sign": "allow"} | rules
-        self.gpg("--import", data=owner.person.public_key().encode())
-        (self.home / "gpg.conf").write_text("no-autostart\ntrust-model always\n")
-        ask = ["gpgconf", "--homedir", str(self.home), "--list-dirs", "agent-socket"]
-        place = Path(subprocess.run(ask, check=True, capture_output=True).stdout.decode().strip())
-        subprocess.run(["gpgconf", "--homedir", self.home, "--kill", "all"], check=True)
-        place.unlink(missing_ok=True)
-        place.write_text(f"%Assuan%\nsocket={self.socket}\n")
+        public_home(self.home, owner.person.public_key(), self.socket)
 
     @property
     def socket(self) -> Path:
@@ -232,25 +226,14 @@ def test_an_agent_that_dies_while_it_asks_is_an_error_that_passes(
     reading.start()
     while not owner.asked:
         time.sleep(0.05)
-    for pid in agents_of(owner.home):
+    going = list(agents.of(owner.home))
+    assert going
+    for pid in going:
         os.kill(pid, signal.SIGKILL)
     reading.join(60)
     assert read == [b""] and machine.uses()[-1] == ("decrypt", "no agent")
     owner.answers(PASSPHRASE)
     assert machine.read(mail) == b"Hallo"
-
-
-def agents_of(home: Path) -> list[int]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            argv = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if argv[0].endswith(b"gpg-agent") and str(home).encode() in argv:
-            found.append(int(entry.name))
-    assert found
-    return found
 
 
 def test_an_agent_that_ended_between_two_mails_is_not_noticed(
