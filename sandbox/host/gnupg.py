@@ -17,7 +17,7 @@ import gnupg
 from sandbox.host import agents, process
 from sandbox.host.keylisting import LISTING, read_listing
 from sandbox.host.keyparts import material, parts_problem, version_problem, weakness
-from sandbox.host.listing import exported_keys
+from sandbox.host.listing import SIGNED_ONLY, exported_keys
 from sandbox.host.own_keys import OwnKeyring
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keydetails import Details, NewKey
@@ -34,7 +34,7 @@ Ask = Callable[[str], str]
 
 def _gpg(home: str | None, *options: str) -> Any:
     # python-gnupg speaks Latin-1 unless told otherwise; names and passphrases are UTF-8.
-    gpg = gnupg.GPG(gnupghome=home, options=list(options))
+    gpg = gnupg.GPG(gnupghome=home, options=[SIGNED_ONLY, *options])
     gpg.encoding = "utf-8"
     # Keys from before UTF-8 have user ids that are no text, and hide no other key.
     gpg.decode_errors = "replace"

@@ -14,7 +14,7 @@ from email.message import Message
 from functools import partial
 from typing import IO, Any
 
-from sandbox.host.servercert import one_line
+from sandbox.host.servercert import context_for, one_line
 
 MAX_DOCUMENT = 256 * 1024
 MAX_REDIRECTS = 3
@@ -116,7 +116,7 @@ def fetch_https(wanted: str | Request, context: ssl.SSLContext | None = None) ->
         LookupFailedError: with the reason.
     """
     wanted = Request(wanted) if isinstance(wanted, str) else wanted
-    opener = _opener(context or ssl.create_default_context(), wanted.detours)
+    opener = _opener(context or context_for(None), wanted.detours)
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked by the opener
         wanted.url, headers={"Accept": wanted.accept, "User-Agent": "mailbox"}
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sandbox.host import process
-from sandbox.host.listing import read_listing
+from sandbox.host.listing import SIGNED_ONLY, read_listing
 from sandbox.model.offers import Reading, ReadKey
 from sandbox.model.packets import Bundle, armored, read_keys
 from sandbox.state import files
@@ -50,7 +50,14 @@ class KeyReader:
 
     def _gpg(self, home: Path, *arguments: str, data: bytes | None = None) -> bytes:
         options = ["--batch", "--no-tty", "--no-autostart", "--display-charset", "utf-8"]
-        options += ["--homedir", str(home), "--trust-model", "always", "--no-auto-check-trustdb"]
+        options += [
+            SIGNED_ONLY,
+            "--homedir",
+            str(home),
+            "--trust-model",
+            "always",
+            "--no-auto-check-trustdb",
+        ]
         # Its status says only that some part was of no use, which the listing tells better.
         done = process.run(
             ["gpg", *options, *arguments], input=data, check=False, timeout=_TIMEOUT_S

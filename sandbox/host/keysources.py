@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import urllib.parse
 from collections.abc import Callable
 from functools import partial
@@ -99,7 +98,7 @@ def parse_key_server(text: str) -> tuple[str, int]:
 
 
 def _fetch(url: str, limit: int, way: Way) -> bytes:
-    context = context_for(way.ca) if way.ca is not None else ssl.create_default_context()
+    context = context_for(way.ca)
     return fetch_https(Request(url, _ACCEPT, limit, way.detours), context)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from sandbox.model.keys import Key, addresses_of
 from sandbox.model.packets import read_keys
 
+# Debian's GnuPG 2.4 takes user ids that the owner of the key did not sign, unless told otherwise.
+SIGNED_ONLY = "--no-allow-non-selfsigned-uid"
 # A user id that its owner revoked, that expired, or that nothing binds to the key, names nobody.
 _INVALID = frozenset("rein")
 _ESCAPED = re.compile(rb"\\x([0-9a-fA-F]{2})")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sandbox.host import agents, process
 from sandbox.host.keylisting import LISTING, read_listing
+from sandbox.host.listing import SIGNED_ONLY
 from sandbox.model.errors import Exit, MailboxError
 from sandbox.model.keydetails import HERE, Details, Reason, to_extend
 from sandbox.model.revocation import armed, disarmed
@@ -147,7 +148,7 @@ class OwnKeyring:
     def _gpg(self, *arguments: str, input: bytes = b"", batch: bool = True) -> process.Completed:
         command = ["gpg", "--homedir", str(self._home), *(("--batch", "--yes") if batch else ())]
         command += ["--no-tty", "--pinentry-mode", "loopback", "--trust-model", "always"]
-        command += ["--display-charset", "utf-8"]
+        command += ["--display-charset", "utf-8", SIGNED_ONLY]
         try:
             return process.run([*command, *arguments], input=input, check=False, timeout=120)
         finally:

@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from demo.mailserver import CUSTOMER, MailServer
 from sandbox.host import autoconfig
 from sandbox.host.mailcheck import MailCheck, check
+from sandbox.host.servercert import context_for
 from sandbox.model.endpoints import Endpoint, Security
 from sandbox.model.errors import InvalidInputError, MailboxError
 from tests.host.conftest import need
@@ -437,7 +438,7 @@ def test_a_password_that_cannot_be_sent_is_refused_before_anything_is(word: str)
 
 def fetch(folder: Path, reply: bytes) -> bytes:
     chain = certificate("localhost")
-    context = ssl.create_default_context(cadata=chain[0])
+    context = context_for(chain[0])
     script = Script(folder, chain, {})
 
     def talk(plain: socket.socket) -> None:
