@@ -309,7 +309,9 @@ mount -t tmpfs tmpfs /run
 mkdir /run/pcscd
 mount --bind "$1/run" /run/pcscd
 ip link set lo up
-pcscd --foreground --config "$1/conf" >&2 &
+# There is no polkit in here; where pcscd asks it, it has a switch not to.
+polkit=$(pcscd --help 2>&1 | grep -o -e --disable-polkit || true)
+pcscd --foreground $polkit --config "$1/conf" >&2 &
 exec "$2" "$3"
 """
 
