@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -87,10 +86,7 @@ def end(home: Path) -> None:
             select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
 
 
-def of(home: Path) -> Iterator[int]:
+def of(home: Path) -> list[int]:
     """The processes of agents that gpg started for this home: it names it to them."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"gpg-agent") and os.fsencode(home) in words:
-                yield int(folder.name)
+    found = process.started_with(home)
+    return [pid for pid, program in found.items() if program.endswith("gpg-agent")]

@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sandbox.model.errors import Exit, MailboxError
 
@@ -124,6 +125,20 @@ def _run_by_line(
             child.terminate()
             raise
         return Completed(child.wait(), b"", b"".join(kept))
+
+
+def started_with(argument: Path) -> dict[int, str]:
+    """The processes with this path among their arguments: number and program (proc_pid_cmdline(5)).
+
+    They are known by it before they have written any note of themselves.
+    """
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            program, *arguments = (folder / "cmdline").read_bytes().split(b"\0")
+            if os.fsencode(argument) in arguments:
+                found[int(folder.name)] = os.fsdecode(program)
+    return found
 
 
 @contextlib.contextmanager

@@ -129,7 +129,7 @@ def _in_use(text: str) -> MailboxError:
 
 def serves(place: Path) -> bool:
     """Whether a daemon serves at `place`."""
-    return _pid(place) is not None
+    return bool(_processes(place))
 
 
 def end(place: Path) -> None:
@@ -156,15 +156,15 @@ def end(place: Path) -> None:
 
 
 def _gone_after(place: Path, number: signal.Signals) -> bool:
-    pid = _pid(place)
-    if pid is None:
-        return True
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+    going = _processes(place)
+    for pid in going:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
     until = time.monotonic() + _END_S
-    while _pid(place) is not None and time.monotonic() < until:
+    while going and time.monotonic() < until:
         time.sleep(_POLL_S)
-    return _pid(place) is None
+        going = _processes(place)
+    return not going
 
 
 def _is_mounted(place: Path) -> bool:
@@ -186,14 +186,9 @@ def _pid_file(place: Path) -> Path:
     return place.with_name(f"{place.name}.pid")
 
 
-def _pid(place: Path) -> int | None:
-    """The daemon's process, when it is the one that its note says."""
-    try:
-        pid = int(_pid_file(place).read_text())
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return pid if os.fsencode(_pid_file(place)) in arguments else None
+def _processes(place: Path) -> list[int]:
+    """The daemon; while it starts, it is two, and its file does not name it yet."""
+    return list(process.started_with(_pid_file(place)))
 
 
 def digest(volume: Path) -> str:

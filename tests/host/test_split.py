@@ -182,9 +182,9 @@ def test_what_a_killed_custodian_left_is_ended(world: World) -> None:
     custodian = daemons.peer(control)
     assert custodian is not None
     os.kill(custodian, signal.SIGKILL)
-    assert list(agents.of(ring)) and (ring / "pinentry").exists()
+    assert agents.of(ring) and (ring / "pinentry").exists()
     Custodians().stop(control, ring)
-    assert not list(agents.of(ring)) and not (ring / "pinentry").exists()
+    assert not agents.of(ring) and not (ring / "pinentry").exists()
     assert "pinentry-program" not in (ring / "gpg-agent.conf").read_text()
     world.hold()
     assert world.read(1).body == TEXT

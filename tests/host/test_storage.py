@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,24 @@ def test_what_is_made_for_a_memory_is_what_others_call_luks(tmp_path: Path, key:
     first = path.read_bytes()
     volumes.create_for_memory(path, SIZE, key)  # what a killed one left is replaced
     assert path.read_bytes() != first
+
+
+def test_one_that_starts_yet_is_ended(
+    volume: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a command leaves it that is stopped meanwhile: it waits for its key here."""
+    reader, writer = os.pipe()
+    monkeypatch.setattr(storage.process, "secret_pipe", lambda _key: nullcontext(reader))
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(storage.serve_disk, volume, b"", place)
+        while not storage.serves(place):
+            assert not serving.done()
+        assert not place.with_name(f"{place.name}.pid").exists()
+        storage.end(place)
+        assert not storage.serves(place)
+        assert serving.exception(60) is not None
+    os.close(reader)
+    os.close(writer)
 
 
 def test_somebody_elses_process_is_not_ended(place: Path) -> None:

@@ -226,7 +226,7 @@ def test_an_agent_that_dies_while_it_asks_is_an_error_that_passes(
     reading.start()
     while not owner.asked:
         time.sleep(0.05)
-    going = list(agents.of(owner.home))
+    going = agents.of(owner.home)
     assert going
     for pid in going:
         os.kill(pid, signal.SIGKILL)
