@@ -16,9 +16,9 @@ from pathlib import Path
 class Name:
     """The name of a file that was made here: another's, when the file there is not that one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made: os.stat_result | None = None) -> None:
         self._path = path
-        self._made = path.stat()
+        self._made = made or path.stat()
 
     def is_ours(self) -> bool:
         """Whether the file can still be reached by it."""
@@ -37,19 +37,19 @@ def lock_file(control: Path) -> Path:
     return control.with_name(control.name + ".lock")
 
 
-def own_lock(path: Path, given: Sequence[str]) -> int | None:
+def own_lock(control: Path, given: Sequence[str]) -> int | None:
     """The lock that the process was born with, by its descriptor's number, else one taken now."""
-    return int(given[0]) if given else hold_lock(path)
+    return int(given[0]) if given else hold_lock(control)
 
 
-def release_lock(path: Path, descriptor: int) -> None:
+def release_lock(control: Path, descriptor: int) -> None:
     """Remove the file of a lock that ends with this process, unless it is another's by now."""
-    if _is_at(path, descriptor):
-        path.unlink(missing_ok=True)
+    Name(lock_file(control), os.fstat(descriptor)).remove()
 
 
-def hold_lock(path: Path) -> int | None:
+def hold_lock(control: Path) -> int | None:
     """Return the descriptor that holds the lock until the process ends, None if it is taken."""
+    path = lock_file(control)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -57,16 +57,10 @@ def hold_lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        if _is_at(path, descriptor):
+        if Name(path, os.fstat(descriptor)).is_ours():
             return descriptor
         # Its last holder removed the file between our open and our lock.
         os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    return False
 
 
 def detach(log_file: Path) -> None:

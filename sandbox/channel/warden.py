@@ -1,6 +1,6 @@
 """The warden: the host process of one open machine, `python -m sandbox.channel.warden`.
 
-It reads its configuration from standard input, takes the machine's lock, serves the control
+It reads its configuration from standard input, holds the machine's lock, serves the control
 socket and keeps the channel. It ends when it is told to, when the machine is gone, or when
 nobody can reach it any more.
 """
@@ -20,7 +20,7 @@ import asyncssh
 from sandbox.channel.config import MAX_CONFIG, WardenConfig, parse_config
 from sandbox.channel.connect import Channel, open_channel
 from sandbox.channel.control import ControlServer, UnsafeFolderError
-from sandbox.channel.daemon import detach, lock_file, own_lock, release_lock
+from sandbox.channel.daemon import detach, own_lock, release_lock
 from sandbox.channel.egress import Counters, Egress
 from sandbox.channel.hello import HelloError
 from sandbox.channel.peer import RefusedError
@@ -212,7 +212,7 @@ async def serve(config: WardenConfig, lock: int) -> int:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    release_lock(lock_file(config.control_socket), lock)
+    release_lock(config.control_socket, lock)
     warden.finished.set()
     await control.end_clients(lambda op: op is Op.STOP, END_GRACE_S)
     return code
@@ -237,7 +237,7 @@ def main() -> int:
         return EXIT_CONFIG
     os.umask(0o077)
     try:
-        lock = own_lock(lock_file(config.control_socket), sys.argv[1:])
+        lock = own_lock(config.control_socket, sys.argv[1:])
         if lock is None:
             sys.stderr.write("another warden holds this machine\n")
             return EXIT_RUNNING
@@ -250,7 +250,7 @@ def main() -> int:
         code = asyncio.run(serve(config, lock))
     except (OSError, UnsafeFolderError) as error:
         log.error("cannot serve the control socket: %s", error)
-        release_lock(lock_file(config.control_socket), lock)
+        release_lock(config.control_socket, lock)
         return EXIT_SOCKET
     log.info("warden ends with %d", code)
     return code

@@ -49,13 +49,12 @@ def refuse_long_path(home: Path) -> None:
 
 
 def configure(home: Path, more: str = "") -> None:
-    """Write the settings of a mailbox's agent; one that runs with others ends.
+    """Write the settings of a mailbox's agent, for the next one that starts.
 
     Raises:
         MailboxError: as `files.replace`.
     """
     files.replace(home / "gpg-agent.conf", (_SETTINGS + more).encode())
-    end(home)
 
 
 def close_ring(home: Path) -> None:
@@ -65,6 +64,7 @@ def close_ring(home: Path) -> None:
     """
     if (home / PINENTRY).exists():
         configure(home)
+        end(home)
         files.remove(home / PINENTRY)
 
 

@@ -30,7 +30,7 @@ def start(module: str, config: Mapping[str, Any], control: Path) -> None:
     after us knows of it before it serves, even if we are killed here.
     """
     with files.readable_errors(control):
-        held = hold_lock(lock_file(control))
+        held = hold_lock(control)
     if held is None:
         return
     try:

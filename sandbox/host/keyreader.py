@@ -50,14 +50,8 @@ class KeyReader:
 
     def _gpg(self, home: Path, *arguments: str, data: bytes | None = None) -> bytes:
         options = ["--batch", "--no-tty", "--no-autostart", "--display-charset", "utf-8"]
-        options += [
-            SIGNED_ONLY,
-            "--homedir",
-            str(home),
-            "--trust-model",
-            "always",
-            "--no-auto-check-trustdb",
-        ]
+        options += ["--homedir", str(home), "--trust-model", "always", "--no-auto-check-trustdb"]
+        options += [SIGNED_ONLY]
         # Its status says only that some part was of no use, which the listing tells better.
         done = process.run(
             ["gpg", *options, *arguments], input=data, check=False, timeout=_TIMEOUT_S

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.channel.config import LISTEN_NETWORK, MAX_FORWARDS, ForwardSpec, parse_config
+from sandbox.channel.daemon import lock_file
 from sandbox.model.errors import MailboxError
 
 FORWARD = {
@@ -40,6 +41,7 @@ def test_a_configuration_is_read() -> None:
     assert parsed.forwards == (
         ForwardSpec("imap.kunde.test", "127.0.9.1", 993, "127.0.0.1", 10993),
     )
+    assert lock_file(parsed.control_socket).name == "warden.sock.lock"
 
 
 @pytest.mark.parametrize(

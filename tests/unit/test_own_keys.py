@@ -461,7 +461,8 @@ def test_the_commands_report(
     assert run(own, monkeypatch, "forget", NAME, OWN, "--dry-run", "--json") == 0
     assert json.loads(capsys.readouterr().out)["dry_run"] is True
     assert run(own, monkeypatch, "forget", NAME, OWN, "--yes", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["facts"]["already"] is False
+    facts = json.loads(capsys.readouterr().out)["facts"]
+    assert (facts["fingerprint"], facts["already"]) == (OWN, False)
     assert run(own, monkeypatch, "forget", NAME, OWN, "--json") == 0
     assert json.loads(capsys.readouterr().out)["facts"]["already"] is True
 

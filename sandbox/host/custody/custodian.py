@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.channel.daemon import Name, detach, lock_file, own_lock, release_lock
+from sandbox.channel.daemon import Name, detach, own_lock, release_lock
 from sandbox.host.custody.ask import ask_user
 from sandbox.host.custody.doors import Door, KeyRing
 from sandbox.host.custody.holder import Holder, Holding
@@ -166,7 +166,7 @@ class Custodian:
         elif request.get("op") == "stop":
             self.stop.set()
         here = self._grips.here
-        return {"pid": os.getpid(), "fingerprint": self._config.fingerprint, "here": here}
+        return {"fingerprint": self._config.fingerprint, "here": here}
 
 
 async def _main(config: Config) -> None:
@@ -181,14 +181,14 @@ def main() -> int:
     """Run as a process of its own."""
     config = Config.parse(sys.stdin.buffer.read(64 * 1024))
     os.umask(0o077)
-    lock = own_lock(lock_file(config.control), sys.argv[1:])
+    lock = own_lock(config.control, sys.argv[1:])
     if lock is None:
         return EXIT_RUNNING
     detach(config.log_file)
     for path in (config.socket, config.control):
         path.unlink(missing_ok=True)
     asyncio.run(_main(config))
-    release_lock(lock_file(config.control), lock)
+    release_lock(config.control, lock)
     return 0
 
 

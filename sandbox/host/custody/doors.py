@@ -70,6 +70,7 @@ class KeyRing(Door):
         # In its settings, not on a command line: whatever starts an agent here starts this one.
         # The keyring is asked once an hour, not once a mail.
         agents.configure(home, f"pinentry-program {pinentry}\ndefault-cache-ttl 3600\n")
+        agents.end(home)
 
     def end(self) -> None:
         """End the agent, with all that it knows."""
