@@ -16,14 +16,15 @@ from sandbox.model.endpoints import Endpoint, Security, parse_connect, parse_ser
 Detour = tuple[str, int, str, int]
 
 
-def account_of(checker: Checker, answers: Answers, *, to_find: bool) -> Account:
+def account_of(checker: Checker, answers: Answers, *, to_find: bool, need_servers: bool) -> Account:
     """The account; with `to_find` calendars may be named by their server alone."""
     address = answers.address or ""
     checker.require("--address", address)
     if address:
         checker.check("--address", address, names.address_problem)
-    for place, said in (("--imap", answers.imap), ("--smtp", answers.smtp)):
-        checker.require(place, said)
+    if need_servers:
+        checker.require("--imap", answers.imap)
+        checker.require("--smtp", answers.smtp)
     detours = [
         checker.parse("--connect-to", each, parse_connect, None) for each in answers.connect_to
     ]

@@ -31,7 +31,7 @@ def ask_missing(answers: Answers, discover: Callable[[str], Answers] | None) -> 
     if answers.display_name is None:
         name = _ask("Your name, as recipients see it", _or_problem(names.text_problem), "")
         answers = replace(answers, display_name=name)
-    if discover and not (answers.imap and answers.smtp):
+    if discover:
         answers = discover_missing(answers, discover)
     if not answers.imap:
         answers = replace(answers, imap=_ask("IMAP server (HOST[:PORT])", _server_text(993)))
@@ -77,7 +77,8 @@ def _server_text(port: int) -> Callable[[str], str]:
 
 def discover_missing(answers: Answers, discover: Callable[[str], Answers]) -> Answers:
     """Fill in the servers as found from the address; what was said stays."""
-    if not answers.address or names.address_problem(answers.address):
+    known = answers.imap and answers.smtp
+    if known or not answers.address or names.address_problem(answers.address):
         return answers
     return merge(answers, discover(answers.address))
 
@@ -99,20 +100,28 @@ def check_answers(
     answers: Answers,
     template: Callable[[str], Settings],
     *,
+    find_servers: Callable[[Answers], Answers] | None,
     password: Callable[[], str],
     dav_password: Callable[[Account], str],
     ask: Callable[[str], str],
     check_servers: bool,
     reuse_name: bool,
 ) -> Wish:
-    """The wish, or an InvalidInputError with everything that is wrong at once."""
+    """The wish, or an InvalidInputError with everything that is wrong at once.
+
+    `find_servers` looks for the servers that were not named; not for an input that is refused.
+    """
     checker = Checker()
     checker.check("NAME", name, names.name_problem)
     settings = _settings(checker, answers, template)
-    account = account_of(checker, answers, to_find=check_servers)
     key = _key(checker, answers, ask)
     correspondents = tuple(_correspondent(checker, each) for each in answers.correspondents)
     colour = checker.parse("--colour", answers.colour, names.parse_colour, "")
+    refused = bool(checker.problems)
+    if find_servers and not refused:
+        answers = find_servers(answers)
+    found = not (find_servers and refused)
+    account = account_of(checker, answers, to_find=check_servers, need_servers=found)
     if checker.problems:
         hint = "`mailbox onboard --help` explains each."
         raise InvalidInputError(

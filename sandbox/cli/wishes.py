@@ -116,12 +116,12 @@ def gather_wish(
     if interactive:
         check_first(house, name, reuse_name=reuse_name)
         answers = input_.ask_missing(answers, None if offline else discover)
-    elif not offline and not (answers.imap and answers.smtp):
-        answers = input_.discover_missing(answers, discover)
+    asked = interactive or offline
     return input_.check_answers(
         name,
         answers,
         house.records.template,
+        find_servers=None if asked else lambda said: input_.discover_missing(said, discover),
         password=lambda: take_password(password_stdin),
         dav_password=dav_password_source(dav_password_stdin, dav_password_fd),
         ask=input_.passphrase_source(key_passphrase_fd),

@@ -26,6 +26,7 @@ from sandbox.cli import (
     onboarding,
     output,
     recovery_commands,
+    wishes,
 )
 from sandbox.cli.answers import Answers
 from sandbox.cli.app import cli
@@ -285,6 +286,23 @@ class TestOnboard:
         for flag in ("--display-name", "--signature", "--login"):
             done = run("onboard", NAME, *GOOD, flag, "a\udcff", input=PASSWORD)
             assert done.exit_code == Exit.USAGE, flag
+
+    def test_nobody_is_asked_for_servers_of_an_input_that_is_refused(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+
+        def discover(address: str) -> Answers:
+            asked.append(address)
+            return Answers(imap="imap.kunde.test", smtp="smtp.kunde.test")
+
+        monkeypatch.setattr(wishes, "discoverer", lambda *_, **__: discover)
+        address = ("--address", "anna@kunde.test", "--json")
+        details = error_of(run("onboard", "a b", *address, "--colour", "nope"))["details"]
+        assert [line.split(":")[0].strip() for line in details.splitlines()] == ["NAME", "--colour"]
+        assert asked == []
+        run("onboard", NAME, *address, "--password-stdin", input=f"{PASSWORD}\n")
+        assert asked == ["anna@kunde.test"]
 
     def test_a_second_one_of_the_name_is_refused(self, run: Run, onboarded: House) -> None:
         done = run("onboard", NAME.upper(), *GOOD, "--json", input=PASSWORD)
